@@ -1,0 +1,1 @@
+"""How the suite is started: the local runner, the image and the compose file."""

@@ -1,0 +1,1 @@
+"""The front door: keys, budgets, limits, routing, metering and streaming."""

@@ -1,0 +1,1 @@
+"""Measurements; each folder answers one question. `python -m benchmarks` runs them all."""
