@@ -121,11 +121,9 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncSession]:
         """A reading transaction: takes no write lock, always rolled back."""
+        # Closing rolls back; an explicit rollback would expire the rows the caller takes away.
         async with self._readers() as session:
-            try:
-                yield session
-            finally:
-                await session.rollback()
+            yield session
 
     async def ping(self) -> str | None:
         """Readiness check: None when the database answers."""
@@ -168,7 +166,7 @@ class Page(BaseModel, Generic[Item]):
 
 async def paginate(
     session: AsyncSession,
-    statement: Select[tuple[Row]],
+    statement: Select[Row],
     key: InstrumentedAttribute[str],
     *,
     cursor: str | None,
