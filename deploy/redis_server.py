@@ -114,14 +114,16 @@ class RedisServer:
         self.process.wait()
 
 
-def start_redis(folder: Path, port: int | None = None) -> RedisServer:
+def start_redis(folder: Path, port: int | None = None, password: str | None = None) -> RedisServer:
     """Start a server with its data in `folder` and wait until it answers.
+
+    `port` and `password` are picked afresh unless given, as for a restart at the same address.
 
     Raises:
         RedisUnavailable: there is no binary, or it did not come up.
     """
     port = port or free_port()
-    password = secrets.token_urlsafe(16)
+    password = password or secrets.token_urlsafe(16)
     command = redis_command(folder, port, password)
     with (folder / "redis.log").open("ab") as log:
         process = subprocess.Popen(
