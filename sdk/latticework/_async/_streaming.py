@@ -1,0 +1,128 @@
+"""Streams of events: iterators that own their response and close it however they end."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, Self, TypeVar
+
+import httpx2
+from httpx2 import EventSource, ServerSentEvent
+
+from latticework._async._io import sleep
+from latticework._calls import Call
+from latticework._config import RetryPolicy
+from latticework._constants import EVENT_STREAM, LAST_EVENT_ID_HEADER, MAX_EVENT_BYTES
+from latticework._events import Decoder, raise_if_error
+from latticework._exceptions import Interrupted, ServerError, TransportError, UnexpectedResponse
+
+if TYPE_CHECKING:
+    from latticework._async._client import AsyncClient
+
+Item = TypeVar("Item")
+NO_CONTENT = 204
+"""How a resumable stream says that everything was already delivered."""
+
+
+class AsyncStream(Generic[Item]):
+    """The items of one event stream. The request is sent when the first item is asked for.
+
+    With `reconnect` a broken stream is taken up again after the last event that was seen
+    (`Last-Event-ID`), so that no event is missed and none comes twice.
+
+    Raises, while iterating:
+        StatusError: the suite refused, or reported an error inside the stream.
+        Interrupted: the stream broke off, and could not be taken up again.
+    """
+
+    def __init__(
+        self,
+        client: AsyncClient,
+        call: Call,
+        decoder: Decoder[Item],
+        *,
+        reconnect: RetryPolicy | None = None,
+        last_event_id: str | None = None,
+    ) -> None:
+        self._client = client
+        self._call = call.with_headers({"Accept": EVENT_STREAM, "Cache-Control": "no-store"})
+        self._decoder = decoder
+        self._reconnect = reconnect
+        self._server_delay: float | None = None
+        self._over = False
+        self._iterator = self._iterate()
+        self.last_event_id = last_event_id
+        self.response: httpx2.Response | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return self._iterator
+
+    async def __anext__(self) -> Item:
+        return await anext(self._iterator)
+
+    async def close(self) -> None:
+        """Stop listening; the suite notices and stops the work of this stream."""
+        await self._iterator.aclose()
+
+    async def _iterate(self) -> AsyncGenerator[Item]:
+        failures = 0
+        while True:
+            try:
+                async with aclosing(self._events()) as events:
+                    async for event in events:
+                        failures = 0
+                        decoded = self._decoder(event)
+                        if decoded.item is not None:
+                            yield decoded.item
+                        if decoded.last:
+                            return
+                if self._over:
+                    return
+                raise Interrupted(f"The stream from {self._client.url} ended before its last event.")
+            except (TransportError, ServerError) as error:
+                pause = self._pause(error, failures)
+                if pause is None:
+                    raise
+            failures += 1
+            await sleep(pause)
+
+    def _pause(self, error: TransportError | ServerError, failures: int) -> float | None:
+        if self._reconnect is None:
+            return None
+        asked = error.retry_after if isinstance(error, ServerError) else self._server_delay
+        return self._reconnect.delay(failures, asked)
+
+    async def _events(self) -> AsyncGenerator[ServerSentEvent]:
+        call = self._call
+        if self.last_event_id:
+            call = call.with_headers({LAST_EVENT_ID_HEADER: self.last_event_id})
+        async with self._client.open(call) as response:
+            self.response = response
+            if response.status_code == NO_CONTENT:
+                self._over = True
+                return
+            try:
+                async for event in EventSource(response, MAX_EVENT_BYTES):
+                    if event.retry is not None:
+                        self._server_delay = event.retry / 1000
+                    if not event.data:
+                        continue
+                    raise_if_error(event, response.headers)
+                    self.last_event_id = event.id or self.last_event_id
+                    yield event
+            except httpx2.SSEError as error:
+                raise UnexpectedResponse(f"{response.request.url}: {error}") from error
+            except httpx2.TransportError as error:
+                raise self._client._transport_error(error) from error

@@ -1,0 +1,76 @@
+"""The public surface is just what `__all__` says, and the generated half has not drifted."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from pathlib import Path
+from types import ModuleType
+
+import latticework
+from latticework._exceptions import __doc__ as tree
+
+ROOT = Path(__file__).parents[3]
+
+
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("sdk_generate", ROOT / "sdk" / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_all_is_sorted_and_equals_what_is_importable() -> None:
+    names = {
+        name
+        for name, value in vars(latticework).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert names | {"__version__"} == set(latticework.__all__)
+    assert latticework.__all__ == sorted(latticework.__all__)
+
+
+def test_every_module_but_the_named_ones_is_private() -> None:
+    package = Path(latticework.__file__).parent
+    public = {
+        path.stem for path in package.iterdir() if not path.stem.startswith("_") and path.suffix != ".typed"
+    }
+    assert public <= {"cli", "models"}
+
+
+def test_exception_tree_is_drawn_as_it_is() -> None:
+    """The drawing at the top of the module names each class below its base."""
+    assert tree is not None
+    stack: list[tuple[int, str]] = []
+    drawn = {}
+    for line in tree.splitlines()[2:]:
+        words = line.replace("│", " ").replace("├──", "   ").replace("└──", "   ")
+        if not words.strip():
+            continue
+        indent = len(words) - len(words.lstrip())
+        name = words.split()[0]
+        while stack and stack[-1][0] >= indent:
+            stack.pop()
+        drawn[name] = stack[-1][1] if stack else "Exception"
+        stack.append((indent, name))
+    real = {
+        name: value.__bases__[0].__name__
+        for name, value in vars(latticework).items()
+        if inspect.isclass(value) and issubclass(value, Exception)
+    }
+    assert drawn == real
+
+
+def test_synchronous_half_has_not_drifted() -> None:
+    """`python sdk/generate.py` mends it."""
+    for path, content in generator().sync_files().items():
+        assert path.read_text() == content, f"{path.name} has drifted; run: python sdk/generate.py"
+
+
+def test_both_clients_offer_the_same() -> None:
+    def members(kind: type) -> set[str]:
+        return {name for name in dir(kind) if not name.startswith("_")}
+
+    assert members(latticework.Client) == members(latticework.AsyncClient)
