@@ -1,0 +1,155 @@
+"""An overlay on an image: the one call behind both profiles, with its report.
+
+Pixels are 8-bit sRGB (H, W, 3); decoding, orientation and resizing belong to the imaging package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from services.vision.scaffold.colour import Pixels, Rgb
+from services.vision.scaffold.geometry import Box, Matrix
+from services.vision.scaffold.ink import Indices, Ink, choose_inks, label_contrasts, sample_points
+from services.vision.scaffold.options import OverlayOptions
+from services.vision.scaffold.paper import draw_paper
+from services.vision.scaffold.placement import Layout, layout_key, legible_layout
+from services.vision.scaffold.tiles import dot_tile, label_tile
+
+GRID_KEEP = 176
+"""Share of the ground that a grid line leaves, of 256."""
+
+
+@dataclass(frozen=True)
+class Dot:
+    """One drawn dot with its label, in pixels of the image drawn on."""
+
+    label: str
+    row: int
+    col: int
+    x: int
+    y: int
+    color: Rgb
+    label_box: Box
+    contrast: float
+    overlaps: int
+    out_of_canvas: bool
+    plate: bool
+
+
+@dataclass(frozen=True)
+class Legibility:
+    """Contrast over all labels (WCAG ratio that four fifths of a label's area reach), labels
+    that overlap another one, labels that leave the canvas."""
+
+    min_contrast: float
+    mean_contrast: float
+    overlaps: int
+    out_of_canvas: int
+
+
+@dataclass(frozen=True)
+class Overlay:
+    """The drawn image and what stands on it. `matrix` differs from the wanted one only where
+    `auto_matrix` reduced it."""
+
+    pixels: Pixels
+    matrix: Matrix
+    dots: tuple[Dot, ...]
+    legibility: Legibility
+    font_px: int
+    radius_px: int
+
+
+@lru_cache(maxsize=64)
+def _points(size: tuple[int, int], options: OverlayOptions) -> tuple[Indices, Indices]:
+    return sample_points(legible_layout(size, options), size)
+
+
+def draw_overlay(pixels: Pixels, options: OverlayOptions) -> Overlay:
+    """Draw the dot matrix on pixels (H, W, 3).
+
+    The legible profile draws **in place** when the array is writable and contiguous, since a copy
+    costs as much as the drawing; the paper profile always returns a copy. Raises
+    ImageTooSmallError where the labels cannot fit, ValueError for an unknown colour.
+    """
+    if options.profile == "paper":
+        return _paper_overlay(pixels, options)
+    size = (pixels.shape[1], pixels.shape[0])
+    key = layout_key(options)
+    layout = legible_layout(size, key)
+    inks = choose_inks(pixels, _points(size, key), options)
+    canvas = np.require(pixels, requirements=["C", "W"])
+    if options.grid:
+        _draw_grid(canvas, layout)
+    _paint(canvas, layout, inks, options)
+    return _report(canvas, layout, inks)
+
+
+def _paint(canvas: Pixels, layout: Layout, inks: list[Ink], options: OverlayOptions) -> None:
+    if not options.no_dots:
+        reach = layout.radius + 1
+        for (x, y), ink in zip(layout.centres, inks, strict=True):
+            tile = dot_tile(layout.radius, ink.colour, ink.plate, options.opacity)
+            tile.paint(canvas, x - reach, y - reach)
+    if options.no_labels:
+        return
+    for text, label, ink in zip(layout.texts, layout.labels, inks, strict=True):
+        tile = label_tile(text, layout.font_px, layout.padding, ink.colour, ink.plate, options.opacity)
+        tile.paint(canvas, label.box.left, label.box.top)
+
+
+def _draw_grid(canvas: Pixels, layout: Layout) -> None:
+    """Lines one pixel wide through the dots, mixed with mid grey turned away from the ground."""
+    rows = {y for _, y in layout.centres}
+    cols = {x for x, _ in layout.centres}
+    lines = [canvas[y, :] for y in sorted(rows)] + [canvas[:, x] for x in sorted(cols)]
+    for line in lines:
+        target = np.where(line > 127, 0, 255).astype(np.uint16)
+        mixed = line * np.uint16(GRID_KEEP) + target * np.uint16(256 - GRID_KEEP)
+        line[:] = (mixed >> 8).astype(np.uint8)
+
+
+def _paper_overlay(pixels: Pixels, options: OverlayOptions) -> Overlay:
+    drawn, layout, colours = draw_paper(pixels, options)
+    size = (pixels.shape[1], pixels.shape[0])
+    # The ink is the paper's; only its contrast is measured here, on the undrawn picture.
+    contrasts = label_contrasts(pixels, sample_points(layout, size), colours)
+    inks = [Ink(colour, None, value) for colour, value in zip(colours, contrasts, strict=True)]
+    return _report(drawn, layout, inks)
+
+
+def _report(canvas: Pixels, layout: Layout, inks: list[Ink]) -> Overlay:
+    dots = tuple(
+        Dot(
+            label=text,
+            row=row,
+            col=col,
+            x=x,
+            y=y,
+            color=ink.colour,
+            label_box=placed.box,
+            contrast=ink.contrast,
+            overlaps=placed.overlaps,
+            out_of_canvas=placed.out_of_canvas,
+            plate=ink.plate is not None,
+        )
+        for (row, col), (x, y), text, placed, ink in zip(
+            layout.matrix.positions(),
+            layout.centres,
+            layout.texts,
+            layout.labels,
+            inks,
+            strict=True,
+        )
+    )
+    contrasts = [ink.contrast for ink in inks]
+    legibility = Legibility(
+        min_contrast=min(contrasts),
+        mean_contrast=sum(contrasts) / len(contrasts),
+        overlaps=sum(1 for placed in layout.labels if placed.overlaps),
+        out_of_canvas=sum(1 for placed in layout.labels if placed.out_of_canvas),
+    )
+    return Overlay(canvas, layout.matrix, dots, legibility, layout.font_px, layout.radius)

@@ -1,0 +1,144 @@
+"""Ink and plate of every label of a layout, decided together from the undrawn picture.
+
+Each label box is read at a fixed lattice of sample points, so the cost depends on the number of
+labels and not on the size of the image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.vision.scaffold.colour import (
+    BLACK,
+    MINIMUM_CONTRAST,
+    WHITE,
+    Pixels,
+    Rgb,
+    blend,
+    contrast,
+    contrast_at_quantile,
+    luminance_of,
+    parse_colour,
+    relative_luminance,
+)
+from services.vision.scaffold.options import PLATE_ALPHA, OverlayOptions
+from services.vision.scaffold.placement import Layout
+
+SAMPLE_ROWS, SAMPLE_COLS = 10, 24
+DOT_SAMPLES = 5
+BUSY_DEVIATION = 0.08
+"""Standard deviation of relative luminance above which strokes drown in texture."""
+
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Ink:
+    """How one label is painted. `plate` is None or (colour, alpha of 255); `contrast` is what
+    four fifths of the label's area reach, plate included."""
+
+    colour: Rgb
+    plate: tuple[Rgb, int] | None
+    contrast: float
+
+
+def _lattice(start: Indices, stop: Indices, steps: int, limit: int) -> Indices:
+    """`steps` pixel positions across [start, stop) for every label, kept on the canvas."""
+    span = (stop - start)[:, None]
+    middle = (np.arange(steps) * 2 + 1)[None, :]
+    return np.clip(start[:, None] + span * middle // (2 * steps), 0, limit - 1)
+
+
+def sample_points(layout: Layout, size: tuple[int, int]) -> tuple[Indices, Indices]:
+    """Rows and columns, both (labels, samples): the label's lattice first, the dot's behind it."""
+    boxes = np.array(
+        [(p.box.left, p.box.top, p.box.right, p.box.bottom) for p in layout.labels], dtype=np.intp
+    )
+    centres = np.array(layout.centres, dtype=np.intp)
+    reach = layout.radius
+    columns, rows = [], []
+    for left, top, right, bottom, nx, ny in (
+        (boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3], SAMPLE_COLS, SAMPLE_ROWS),
+        (
+            centres[:, 0] - reach,
+            centres[:, 1] - reach,
+            centres[:, 0] + reach + 1,
+            centres[:, 1] + reach + 1,
+            DOT_SAMPLES,
+            DOT_SAMPLES,
+        ),
+    ):
+        xs, ys = _lattice(left, right, nx, size[0]), _lattice(top, bottom, ny, size[1])
+        columns.append(np.repeat(xs[:, None, :], ny, axis=1).reshape(len(xs), -1))
+        rows.append(np.repeat(ys[:, :, None], nx, axis=2).reshape(len(ys), -1))
+    return np.concatenate(rows, axis=1), np.concatenate(columns, axis=1)
+
+
+def choose_inks(pixels: Pixels, points: tuple[Indices, Indices], options: OverlayOptions) -> list[Ink]:
+    """Ink of every label from pixels (H, W, 3) and `sample_points`.
+
+    Black or white, whichever has the higher contrast to the mean relative luminance of label and
+    dot box; a plate of the opposite colour where the contrast stays below 4.5 or the ground is
+    busy. A fixed `color` keeps its ink and only gets the plate.
+    """
+    samples = pixels[points[0], points[1]]
+    luminance = relative_luminance(samples)
+    if options.color == "auto":
+        mean = luminance.mean(axis=1)
+        dark = (mean + 0.05) ** 2 >= 1.05 * 0.05  # black reaches at least the contrast of white
+        inks = [BLACK if is_dark else WHITE for is_dark in dark.tolist()]
+        ink_luminance = np.where(dark, 0.0, 1.0).astype(np.float32)
+    else:
+        inks = [parse_colour(options.color)] * len(luminance)
+        ink_luminance = np.full(len(luminance), luminance_of(inks[0]), dtype=np.float32)
+    behind = SAMPLE_ROWS * SAMPLE_COLS
+    plain = contrast_at_quantile(ink_luminance, luminance[:, :behind])
+    plates = _plates(inks, plain, luminance[:, :behind], options)
+    reached = plain.copy()
+    for colour in (BLACK, WHITE):
+        plated = np.array([plate is not None and plate[0] == colour for plate in plates])
+        if plated.any():
+            ground = relative_luminance(blend(samples[plated, :behind], colour, _plate_alpha(options)))
+            reached[plated] = contrast_at_quantile(ink_luminance[plated], ground)
+    return [Ink(ink, plate, value) for ink, plate, value in zip(inks, plates, reached.tolist(), strict=True)]
+
+
+def label_contrasts(pixels: Pixels, points: tuple[Indices, Indices], inks: list[Rgb]) -> list[float]:
+    """Contrast of given inks to the undrawn picture, without plates."""
+    behind = SAMPLE_ROWS * SAMPLE_COLS
+    luminance = relative_luminance(pixels[points[0][:, :behind], points[1][:, :behind]])
+    levels = np.array([luminance_of(ink) for ink in inks], dtype=np.float32)
+    return [float(value) for value in contrast_at_quantile(levels, luminance)]
+
+
+def _plate_alpha(options: OverlayOptions) -> int:
+    return options.plate if isinstance(options.plate, int) else PLATE_ALPHA
+
+
+def _plates(
+    inks: list[Rgb],
+    plain: NDArray[np.float32],
+    luminance: NDArray[np.float32],
+    options: OverlayOptions,
+) -> list[tuple[Rgb, int] | None]:
+    if options.plate == "off":
+        return [None] * len(inks)
+    if options.plate == "auto":
+        needed = (plain < MINIMUM_CONTRAST) | (luminance.std(axis=1) > BUSY_DEVIATION)
+    else:
+        needed = np.ones(len(plain), dtype=bool)
+    alpha = _plate_alpha(options)
+    return [
+        (opposite(ink), alpha) if plated else None for ink, plated in zip(inks, needed.tolist(), strict=True)
+    ]
+
+
+@lru_cache(maxsize=256)
+def opposite(ink: Rgb) -> Rgb:
+    """Black or white, whichever stands out more from `ink`."""
+    level = luminance_of(ink)
+    return WHITE if contrast(level, 1.0) >= contrast(level, 0.0) else BLACK
