@@ -260,7 +260,7 @@ def _alembic(package: str, connection: Connection | None = None) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "alembic"))
     config.set_main_option("version_locations", str(folder).replace("%", "%%"))
-    config.set_main_option("version_path_separator", "newline")
+    config.set_main_option("path_separator", "newline")
     config.attributes.update(
         connection=connection, metadata=_metadata(package), version_table=_version_table(package)
     )
