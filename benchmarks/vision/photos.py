@@ -18,7 +18,7 @@ def _cloud(
 ) -> NDArray[np.float64]:
     phases = np.exp(2j * np.pi * generator.random(frequency.shape))
     field = np.fft.irfft2(phases / frequency**slope, s=(size[1], size[0]))
-    return np.asarray((field - field.mean()) / field.std())
+    return np.asarray((field - field.mean()) / (field.std() or 1.0))
 
 
 def photo(width: int, height: int, seed: int = 0, grain: float = 2.0) -> Pixels:

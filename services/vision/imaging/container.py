@@ -25,14 +25,15 @@ _EXIF_MARK = b"Exif\0\0"
 @dataclass(frozen=True)
 class Container:
     """`data` is the file without what the decoder must not see, `complete` False where its end is
-    missing, `extent` the largest frame (width, height), `icc` the embedded profile."""
+    missing, `extent` the largest frame (width, height), `icc` the embedded profile, `keyed` says that
+    palette entries or one colour are transparent (PNG's tRNS)."""
 
     data: bytes
     frames: int
     extent: tuple[int, int]
     orientation: int = 1
     icc: bytes | None = None
-    transparent: bool = False
+    keyed: bool = False
     complete: bool = True
 
 
@@ -91,7 +92,7 @@ class _PngFacts:
     frames: int = 1
     orientation: int = 1
     icc: bytes | None = None
-    transparent: bool = False
+    keyed: bool = False
 
     def note(self, kind: bytes, payload: bytes, limits: Limits) -> None:
         if kind == b"acTL":
@@ -102,17 +103,21 @@ class _PngFacts:
             compressed = payload[payload.index(b"\0") + 2 :] if b"\0" in payload[:80] else b""
             self.icc = _checked_icc(_inflate(compressed, limits.max_icc_bytes), limits)
         elif kind == b"tRNS":
-            self.transparent = True
+            self.keyed = True
         elif kind == b"fcTL":
             width, height = struct.unpack_from(">II", payload, 4)
             limits.check(width, height)
+
+
+def _checksum(data: bytes, end: int) -> int:
+    return int.from_bytes(data[end - 4 : end], "big")
 
 
 _NOTED = frozenset({b"acTL", b"eXIf", b"iCCP", b"tRNS", b"fcTL"})
 
 
 def _png(data: bytes, header: ImageHeader, limits: Limits) -> Container:
-    facts = _PngFacts(transparent=header.channels in (2, 4))
+    facts = _PngFacts()
     view = memoryview(data)
     kept: list[memoryview] = [memoryview(PNG_SIGNATURE)]
     dropped = False
@@ -125,6 +130,8 @@ def _png(data: bytes, header: ImageHeader, limits: Limits) -> Container:
         chunks, small = chunks + 1, small + (kind != b"IDAT")
         if chunks > MAXIMUM_CHUNKS or small > MAXIMUM_SMALL_CHUNKS:
             raise ImageTooLargeError("the png has too many chunks; save it anew")
+        if kind == b"IDAT" and zlib.crc32(view[offset + 4 : end - 4]) != _checksum(data, end):
+            raise MalformedImageError("the png is corrupt: a checksum of its pixels is wrong")
         if kind in _NOTED:
             facts.note(kind, data[offset + 8 : end - 4], limits)
         if kind in _PNG_KEPT:
@@ -135,12 +142,12 @@ def _png(data: bytes, header: ImageHeader, limits: Limits) -> Container:
             complete = length == 0 and data[offset + 8 : end] == b"\xae\x42\x60\x82"
             clean = b"".join(kept) if dropped else data
             return Container(
-                clean, facts.frames, _size(header), facts.orientation, facts.icc, facts.transparent, complete
+                clean, facts.frames, _size(header), facts.orientation, facts.icc, facts.keyed, complete
             )
         offset = end
     kept.append(view[offset:])
     return Container(
-        b"".join(kept), facts.frames, _size(header), facts.orientation, facts.icc, facts.transparent, False
+        b"".join(kept), facts.frames, _size(header), facts.orientation, facts.icc, facts.keyed, False
     )
 
 

@@ -138,7 +138,7 @@ def _frames(
     try:
         if header.format == "jpeg" and header.depth == 8 and header.channels in (1, 3):
             yield 0, *_jpeg(container, header, options)
-        elif header.format == "png" and container.frames == 1 and container.complete:
+        elif header.format == "png" and container.complete and not (container.keyed or container.frames > 1):
             yield 0, *_png(container, header)
         else:
             with _tolerance(options.allow_truncated):
@@ -182,7 +182,7 @@ def _jpeg(
 
 
 def _png(container: Container, header: ImageHeader) -> tuple[Pixels | Image.Image, list[str]]:
-    mode = "RGBA" if container.transparent else "RGB"
+    mode = "RGBA" if header.channels in (2, 4) else "RGB"
     pixels: Pixels = pyspng.load(container.data, format=mode)
     warnings = ["depth_reduced"] if header.depth == 16 else []
     if mode == "RGB":

@@ -195,6 +195,7 @@ async def _active_perception(
     """Locate with the overlay, cut out what was named, ask again with the cut-outs beside it."""
     prompt = _locate_prompt(question, options, options.matrix, refine=False)
     views = await _whole_views(camera, prompt, options.matrix)
+    whole = dict(zip(prompt.images, views, strict=True))
     yield PhaseStarted("locate", prompt, tuple(views))
     reply = await ask(to_messages(prompt, [view.url for view in views]))
     reading = read_text(reply, options.matrix, options.label_style)
@@ -212,7 +213,7 @@ async def _active_perception(
     mode: Mode = "scaffold" if options.mode in ("direct", "cot") else options.mode
     labels = tuple(target.text for target in targets)
     prompt = build_prompt(question, options.prompt(mode=mode, crops=labels))
-    views = await _whole_views(camera, prompt, options.matrix) + crops
+    views = [whole[role] for role in prompt.images if role in whole] + crops
     yield PhaseStarted("zoom", prompt, tuple(views), boxes[0])
     reply = await ask(to_messages(prompt, [view.url for view in views]))
     reading = read_text(reply, options.matrix, options.label_style)
