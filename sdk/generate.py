@@ -9,14 +9,39 @@ merged OpenAPI document of the suite, read by datamodel-code-generator.
 
 from __future__ import annotations
 
+import importlib
+import json
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).parent / "latticework"
 HAND_WRITTEN = {"_io.py"}
 HEADER = "# Generated from {source} by sdk/generate.py; do not edit.\n"
+
+CODEGEN_FLAGS = [
+    *("--input-file-type", "openapi"),
+    *("--output-model-type", "pydantic_v2.BaseModel"),
+    *("--target-python-version", "3.11"),
+    *("--base-class", "latticework._model.ApiModel"),
+    *("--enum-field-as-literal", "all"),
+    *("--formatters", "ruff-format"),
+    "--use-annotated",
+    "--use-schema-description",
+    "--use-field-description",
+    "--use-double-quotes",
+    "--strict-nullable",
+    "--collapse-root-models",
+    "--disable-timestamp",
+]
+NOT_FOR_CLIENTS = {
+    "title", "examples", "pattern", "minLength", "maxLength", "minimum", "maximum", "exclusiveMinimum",
+    "exclusiveMaximum", "minItems", "maxItems", "minProperties", "maxProperties", "propertyNames",
+}  # fmt: skip
+NOT_FOR_CLIENTS_AS = (("additionalProperties", False), ("format", "path"), ("format", "uri"))
 
 # Longest first where one contains another.
 RULES = [
@@ -73,19 +98,70 @@ def _pipe(command: list[str], text: str) -> str:
     return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
 
 
+def models_file() -> str:
+    """The content of `models.py`."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, target = Path(folder, "openapi.json"), Path(folder, "models.py")
+        source.write_text(json.dumps(pruned(merged_document())))
+        flags = [*CODEGEN_FLAGS, "--input", str(source), "--output", str(target)]
+        subprocess.run([sys.executable, "-m", "datamodel_code_generator", *flags], check=True)
+        header = HEADER.format(source="the merged OpenAPI document of the suite")
+        return header + target.read_text()
+
+
+def merged_document() -> dict[str, Any]:
+    """The OpenAPI document of the whole suite, as the gateway serves it."""
+    sys.path.insert(0, str(PACKAGE.parents[1]))
+    document: dict[str, Any] = importlib.import_module("gateway.openapi").suite_document()
+    return document
+
+
+def pruned(document: dict[str, Any]) -> dict[str, Any]:
+    """Only the schemas, without what a client must not insist on.
+
+    The service checks ranges and patterns of what is sent, and may relax them; a client that did so
+    too would refuse answers of the next version. Titles only repeat the names.
+    """
+    schemas = document["components"]["schemas"]
+    return {
+        "openapi": document["openapi"],
+        "info": {"title": "Latticework", "version": "1"},
+        "paths": {},
+        "components": {"schemas": {name: _prune(schema) for name, schema in sorted(schemas.items())}},
+    }
+
+
+def _prune(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_prune(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept: dict[str, Any] = {}
+    for keyword, value in schema.items():
+        if keyword == "properties":
+            kept[keyword] = {name: _prune(one) for name, one in value.items()}
+        elif keyword in ("default", "enum", "const", "required"):
+            kept[keyword] = value
+        elif keyword in NOT_FOR_CLIENTS or (keyword, value) in NOT_FOR_CLIENTS_AS:
+            continue
+        else:
+            kept[keyword] = _prune(value)
+    return kept
+
+
 def main(arguments: list[str]) -> int:
     """Write or check; the exit status."""
-    wanted = sync_files()
+    wanted = {**sync_files(), PACKAGE / "models.py": models_file()}
     stale = [path for path, content in wanted.items() if not path.exists() or path.read_text() != content]
-    if "--check" in arguments:
-        for path in stale:
-            print(f"{path.relative_to(PACKAGE.parent)} has drifted; run: python sdk/generate.py")
-        return 1 if stale else 0
     for path in stale:
+        name = path.relative_to(PACKAGE.parent)
+        if "--check" in arguments:
+            print(f"{name} has drifted; run: python sdk/generate.py")
+            continue
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(wanted[path])
-        print(f"wrote {path.relative_to(PACKAGE.parent)}")
-    return 0
+        print(f"wrote {name}")
+    return 1 if stale and "--check" in arguments else 0
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ Everything public is in `__all__`; modules with a leading underscore are not.
 from latticework._async._client import AsyncClient
 from latticework._async._paging import AsyncPages
 from latticework._async._streaming import AsyncStream
+from latticework._chat import ChatChunk, ChatReply, ChatUsage
 from latticework._config import Connection, RetryPolicy, Timeouts
 from latticework._exceptions import (
     BadRequest,
@@ -27,6 +28,8 @@ from latticework._exceptions import (
     JobError,
     JobFailed,
     LatticeworkError,
+    NoAddress,
+    NoKey,
     NotFound,
     NotRunning,
     PayloadTooLarge,
@@ -56,6 +59,9 @@ __all__ = [
     "AsyncStream",
     "BadRequest",
     "BudgetExceeded",
+    "ChatChunk",
+    "ChatReply",
+    "ChatUsage",
     "Client",
     "ConfigurationError",
     "Conflict",
@@ -69,6 +75,8 @@ __all__ = [
     "JobError",
     "JobFailed",
     "LatticeworkError",
+    "NoAddress",
+    "NoKey",
     "NotFound",
     "NotRunning",
     "Page",

@@ -28,7 +28,7 @@ from latticework._constants import (
     URL_VARIABLE,
     WRITE_TIMEOUT,
 )
-from latticework._exceptions import ConfigurationError
+from latticework._exceptions import ConfigurationError, NoAddress, NoKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,8 @@ def resolve(
     other than this one only together with its own key: a stray file cannot lure a key away.
 
     Raises:
-        ConfigurationError: one of the two is not known.
+        NoAddress, NoKey: one of the two is not known.
+        ConfigurationError: one of the two cannot be right.
     """
     given_url = url or environ.get(URL_VARIABLE)
     given_key = key or environ.get(KEY_VARIABLE)
@@ -140,19 +141,17 @@ def resolve(
     if given_url:
         given_url = _origin(given_url)
         if local is None or local.url != given_url:
-            raise ConfigurationError(f"No key for {given_url}: pass one, or set {KEY_VARIABLE}.")
+            raise NoKey(f"No key for {given_url}: pass one, or set {KEY_VARIABLE}.")
         return local
     if local is None:
-        raise ConfigurationError(
+        raise NoAddress(
             "No Latticework is known here: start one with `lattice up`, "
             f"or set {URL_VARIABLE} and {KEY_VARIABLE}."
         )
     if given_key is None:
         return local
     if not _is_loopback(local.url):
-        raise ConfigurationError(
-            f"{local.source} points to {local.url}; set {URL_VARIABLE} to send your key there."
-        )
+        raise NoAddress(f"{local.source} points to {local.url}; set {URL_VARIABLE} to send your key there.")
     return Connection(local.url, _checked_key(given_key), local.source)
 
 

@@ -1,7 +1,9 @@
 """Everything this package raises, by what a caller can do about it.
 
 LatticeworkError
-├── ConfigurationError          no address or no key is known: set one
+├── ConfigurationError          something given is wrong: mend it
+│   ├── NoAddress               no suite is known: start one, or give its address
+│   └── NoKey                   a suite is known, but no key for it
 ├── TransportError              no complete answer came
 │   ├── NotRunning              nothing accepts connections there: start it, or mend the address
 │   ├── RequestTimeout          connect, read, write or pool: try again, or allow more time
@@ -40,7 +42,15 @@ class LatticeworkError(Exception):
 
 
 class ConfigurationError(LatticeworkError):
-    """The client does not know whom to ask, or as whom."""
+    """An address, key, option or file that cannot be right."""
+
+
+class NoAddress(ConfigurationError):
+    """The client does not know whom to ask."""
+
+
+class NoKey(ConfigurationError):
+    """The client does not know as whom to ask."""
 
 
 class TransportError(LatticeworkError):

@@ -12,6 +12,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 import httpx2
 
 from latticework._async._io import sleep, upload_chunks
+from latticework._async.resources.artifacts import AsyncArtifacts
+from latticework._async.resources.chat import AsyncChat
+from latticework._async.resources.jobs import AsyncJobs
+from latticework._async.resources.models import AsyncEngines, AsyncModels
 from latticework._base_client import BaseClient, check_redirect, decode, last_response, status_error
 from latticework._calls import Call
 from latticework._config import RetryPolicy, Timeouts
@@ -54,6 +58,11 @@ class AsyncClient(BaseClient):
     ) -> None:
         super().__init__(url, key, timeouts=timeouts, retries=retries, headers=headers)
         self._http = httpx2.AsyncClient(transport=transport)
+        self.chat = AsyncChat(self)
+        self.models = AsyncModels(self)
+        self.engines = AsyncEngines(self)
+        self.artifacts = AsyncArtifacts(self)
+        self.jobs = AsyncJobs(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -133,6 +142,14 @@ class AsyncClient(BaseClient):
             yield response
         finally:
             await response.aclose()
+
+    async def chunks(self, response: httpx2.Response, size: int) -> AsyncIterator[bytes]:
+        """The body of an open response, piece by piece."""
+        try:
+            async for chunk in response.aiter_bytes(size):
+                yield chunk
+        except httpx2.TransportError as error:
+            raise self._transport_error(error) from error
 
     async def _send(self, call: Call, *, read: bool) -> httpx2.Response:
         attempt = 0

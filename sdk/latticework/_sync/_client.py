@@ -18,6 +18,10 @@ from latticework._config import RetryPolicy, Timeouts
 from latticework._exceptions import LatticeworkError, StatusError, TransportError
 from latticework._raw import RawResponse
 from latticework._sync._io import sleep, upload_chunks
+from latticework._sync.resources.artifacts import Artifacts
+from latticework._sync.resources.chat import Chat
+from latticework._sync.resources.jobs import Jobs
+from latticework._sync.resources.models import Engines, Models
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,6 +59,11 @@ class Client(BaseClient):
     ) -> None:
         super().__init__(url, key, timeouts=timeouts, retries=retries, headers=headers)
         self._http = httpx2.Client(transport=transport)
+        self.chat = Chat(self)
+        self.models = Models(self)
+        self.engines = Engines(self)
+        self.artifacts = Artifacts(self)
+        self.jobs = Jobs(self)
 
     def __enter__(self) -> Self:
         return self
@@ -134,6 +143,13 @@ class Client(BaseClient):
             yield response
         finally:
             response.close()
+
+    def chunks(self, response: httpx2.Response, size: int) -> Iterator[bytes]:
+        """The body of an open response, piece by piece."""
+        try:
+            yield from response.iter_bytes(size)
+        except httpx2.TransportError as error:
+            raise self._transport_error(error) from error
 
     def _send(self, call: Call, *, read: bool) -> httpx2.Response:
         attempt = 0

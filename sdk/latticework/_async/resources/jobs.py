@@ -1,0 +1,139 @@
+"""Queued work: submit, follow, wait, cancel, retry; whichever room of the suite owns it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from latticework._async._io import sleep
+from latticework._async._paging import AsyncPages
+from latticework._async._streaming import AsyncStream
+from latticework._async.resources._resource import AsyncResource
+from latticework._calls import create, get, path_of, post
+from latticework._exceptions import ServerError, TransportError, WaitTimeout
+from latticework._jobs import FOLLOWING, POLL_SECONDS, check_outcome, is_final, job_events, moment
+from latticework.models import Job, JobEvent, JobKind, JobSummary
+
+PATH = "/v1/jobs"
+
+
+class AsyncJobs(AsyncResource):
+    """`client.jobs`."""
+
+    async def submit(
+        self,
+        kind: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        priority: int | None = None,
+        not_before: datetime | None = None,
+        deadline: datetime | None = None,
+        depends_on: Sequence[str] | None = None,
+        timeout: float | None = None,
+        path: str = PATH,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Queue work of a kind.
+
+        Args:
+            priority: -100 to 100, higher starts earlier.
+            depends_on: ids of jobs that must succeed first.
+            timeout: seconds one attempt may run.
+            path: where the kind is submitted, such as `/v1/sql/evaluations`.
+        """
+        body = {
+            "kind": kind,
+            "parameters": dict(parameters or {}),
+            "priority": priority,
+            "not_before": moment(not_before),
+            "deadline": moment(deadline),
+            "depends_on": list(depends_on) if depends_on is not None else None,
+            "timeout": timeout,
+        }
+        return await self._client.fetch(create(path, body, idempotency_key), Job)
+
+    async def get(self, job_id: str) -> Job:
+        """A job as it is now."""
+        return await self._client.fetch(get(path_of("/v1/jobs/{}", job_id)), Job)
+
+    def list(
+        self,
+        *,
+        state: Literal["queued", "running", "succeeded", "failed", "cancelled"] | None = None,
+        kind: str | None = None,
+        page_size: int | None = None,
+    ) -> AsyncPages[JobSummary]:
+        """Jobs, newest first."""
+        call = get(PATH, state=state, kind=kind, limit=page_size)
+        return AsyncPages(self._client, call, JobSummary)
+
+    def kinds(self) -> AsyncPages[JobKind]:
+        """What can be submitted."""
+        return AsyncPages(self._client, get("/v1/jobs/kinds"), JobKind)
+
+    async def cancel(self, job_id: str) -> Job:
+        """Ask for a stop; the job is `cancelling` until its process is gone."""
+        return await self._client.fetch(post(path_of("/v1/jobs/{}/cancel", job_id), replayable=True), Job)
+
+    async def retry(self, job_id: str) -> Job:
+        """Queue a failed or cancelled job again; it goes on from its last checkpoint."""
+        return await self._client.fetch(post(path_of("/v1/jobs/{}/retry", job_id)), Job)
+
+    def events(self, job_id: str, *, after: int = 0) -> AsyncStream[JobEvent]:
+        """What happens to the job, from event `after` + 1 to its end.
+
+        A broken connection is taken up again where it broke: no event is missed, none comes twice.
+        """
+        return AsyncStream(
+            self._client,
+            get(path_of("/v1/jobs/{}/events", job_id)),
+            job_events(),
+            reconnect=FOLLOWING,
+            last_event_id=str(after) if after else None,
+        )
+
+    async def wait(
+        self,
+        job_id: str,
+        *,
+        timeout: float | None = None,
+        progress: Callable[[Job], object] | None = None,
+        check: bool = True,
+    ) -> Job:
+        """Wait for the end of a job.
+
+        Args:
+            timeout: seconds to wait at most; the job goes on when they are over.
+            progress: called with the job whenever it has changed.
+            check: raise when the job did not succeed.
+
+        Raises:
+            JobFailed, JobCancelled: how it ended, when `check` is set.
+            WaitTimeout: it had not ended in time.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        seen: Job | None = None
+        failures = 0
+        while True:
+            try:
+                job = await self.get(job_id)
+            except (TransportError, ServerError):
+                # A suite that restarts is back in seconds, and the job does not depend on it.
+                pause = FOLLOWING.delay(failures)
+                if pause is None:
+                    raise
+                failures += 1
+            else:
+                failures, pause = 0, POLL_SECONDS
+                if progress is not None and job != seen:
+                    progress(job)
+                seen = job
+                if is_final(job):
+                    return check_outcome(job) if check else job
+            if deadline is not None and (left := deadline - time.monotonic()) < pause:
+                if left <= 0 and seen is not None:
+                    raise WaitTimeout(f"Job {job_id} is still {seen.state} after {timeout:g} s.", seen)
+                pause = max(left, 0.01)
+            await sleep(pause)

@@ -1,0 +1,5 @@
+"""`python -m latticework.cli` is `lattice`."""
+
+from latticework.cli import main
+
+main()
