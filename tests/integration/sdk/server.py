@@ -7,6 +7,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import uvicorn
 from starlette.requests import Request
@@ -74,12 +75,14 @@ def problem(status: int, code: str, detail: str = "It went wrong.", **more: obje
 
 
 @contextmanager
-def serving(app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> Iterator[str]:
+def serving(
+    app: Callable[[Scope, Receive, Send], Awaitable[None]], *, lifespan: Literal["on", "off"] = "off"
+) -> Iterator[str]:
     """Run an ASGI application on a free port; yields its address."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1
+        app, lifespan=lifespan, log_config=None, access_log=False, timeout_graceful_shutdown=1
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(
