@@ -12,37 +12,19 @@ import hmac
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import jwt
 import orjson
 from fastapi import Depends, Request
 
+from shared.identity import ADMIN, Principal
 from shared.problems import Forbidden, Unauthorized
 
 ISSUER = "latticework"
-ADMIN = "admin"
+__all__ = ["ADMIN", "CurrentPrincipal", "Principal", "PrincipalSigner", "current_principal", "requires"]
+
 _HEADER = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=")
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """A known caller. `tenant` bounds every row it may touch; the scope `admin` passes every check."""
-
-    key_id: str
-    tenant: str
-    scopes: frozenset[str]
-    request_id: str = ""
-    budget_id: str | None = None
-
-    def allows(self, scope: str) -> bool:
-        """Whether this principal holds `scope`."""
-        return scope in self.scopes or ADMIN in self.scopes
-
-    def with_request(self, request_id: str) -> Principal:
-        """The same caller in another request."""
-        return replace(self, request_id=request_id)
 
 
 class PrincipalSigner:

@@ -14,10 +14,6 @@ from typing import Any, Protocol
 
 import structlog
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 _SECRET_NAMES = re.compile(
     r"(secret|password|passwd|authorization|cookie|api_?key|bearer|credential|^token$|_token$)",
@@ -91,11 +87,7 @@ def configure(service: str, settings: LogSettings) -> None:
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
     structlog.contextvars.bind_contextvars(service=service)
     if settings.otel_endpoint:
-        provider = TracerProvider(resource=Resource.create({"service.name": f"latticework-{service}"}))
-        provider.add_span_processor(
-            BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{settings.otel_endpoint.rstrip('/')}/v1/traces"))
-        )
-        trace.set_tracer_provider(provider)
+        _send_traces(service, settings.otel_endpoint)
 
 
 def logger(name: str) -> structlog.stdlib.BoundLogger:
@@ -107,3 +99,17 @@ def logger(name: str) -> structlog.stdlib.BoundLogger:
 def tracer(name: str) -> trace.Tracer:
     """The tracer of a module; spans are dropped unless tracing is configured."""
     return trace.get_tracer(name)
+
+
+def _send_traces(service: str, endpoint: str) -> None:
+    # Imported here: the exporter takes as long to load as the rest of a job's process together.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider(resource=Resource.create({"service.name": f"latticework-{service}"}))
+    provider.add_span_processor(
+        BatchSpanProcessor(OTLPSpanExporter(endpoint=f"{endpoint.rstrip('/')}/v1/traces"))
+    )
+    trace.set_tracer_provider(provider)

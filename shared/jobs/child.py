@@ -1,0 +1,287 @@
+"""The process of a job: waits for work from its worker, runs the handler, says how it went.
+
+Everything it writes goes through the worker, which holds the lease. It dies with its worker: by the
+kernel's parent-death signal, by the end of the socket, or when no word of a renewed lease comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import inspect
+import os
+import queue
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+from opentelemetry import context as trace_context
+from opentelemetry import propagate
+
+from shared import telemetry
+from shared.identity import Principal
+from shared.jobs.context import Interrupted, JobContext, Surroundings
+from shared.jobs.frames import Channel, FrameTooLarge, Message, encode
+from shared.jobs.handlers import HandlerSpec, load_handlers
+from shared.jobs.problems import HandlerError, MemoryLimitExceeded, ResultInvalid, worth_retrying
+from shared.problems import Problem
+
+log = telemetry.logger(__name__)
+
+REPORT_SECONDS = 0.05
+FLUSH_SECONDS = 0.25
+RESULT_BYTES = 1 << 20
+DETAIL_LENGTH = 1000
+OOM_SCORE = 500
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """How this process logs: as its worker does."""
+
+    log_level: str
+    log_format: str
+    otel_endpoint: str | None
+
+
+class WorkerLine:
+    """The line of the running attempt to the worker."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._lock = threading.Lock()
+        self._waiting: dict[str, Any] | None = None
+        self._sent_at = 0.0
+        self._numbers = {"report": 0, "checkpoint": 0}
+        self._saved = threading.Condition()
+        self._last_saved = 0
+        self.stop_reason: str | None = None
+
+    def report(self, progress: float, message: str | None, metrics: Mapping[str, Any]) -> None:
+        with self._lock:
+            merged = {**self._waiting["metrics"], **metrics} if self._waiting else dict(metrics)
+            self._waiting = {"progress": progress, "message": message, "metrics": merged}
+            if time.monotonic() - self._sent_at >= REPORT_SECONDS:
+                self._send_waiting()
+
+    def flush(self) -> None:
+        """Send a report that was held back."""
+        with self._lock:
+            self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        if self._waiting is None:
+            return
+        self._numbers["report"] += 1
+        waiting, self._waiting = self._waiting, None
+        self._sent_at = time.monotonic()
+        self._channel.send({"type": "report", "number": self._numbers["report"], **waiting})
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        self.flush()
+        with self._lock:
+            self._numbers["checkpoint"] += 1
+            number = self._numbers["checkpoint"]
+            self._channel.send({"type": "checkpoint", "number": number, "state": dict(state)})
+        with self._saved:
+            self._saved.wait_for(lambda: self._last_saved >= number)
+
+    def saved(self, number: int) -> None:
+        """The worker has made a checkpoint durable."""
+        with self._saved:
+            self._last_saved = number
+            self._saved.notify_all()
+
+
+class JobProcess:
+    """This process: one thread listens to the worker, the main thread runs handlers."""
+
+    def __init__(self, channel: Channel, init: Message) -> None:
+        self._channel = channel
+        self._handlers = load_handlers(init["modules"])
+        self._surroundings = Surroundings(**init["surroundings"])
+        self._inbox: queue.Queue[Message] = queue.Queue()
+        self._line: WorkerLine | None = None
+        self._alive_until = time.monotonic() + float(init["lease_seconds"])
+        for spec in self._handlers.values():
+            if spec.pool in init["pools"]:
+                spec.function()
+
+    def run(self) -> None:
+        """Serve jobs until the worker says enough."""
+        threading.Thread(target=self._listen, name="worker-line", daemon=True).start()
+        threading.Thread(target=self._watch, name="lease-watch", daemon=True).start()
+        self._channel.send({"type": "ready"})
+        while (message := self._inbox.get())["type"] == "run":
+            self._channel.send({"type": "end", **self._attempt(message)})
+
+    def _listen(self) -> None:
+        while (message := self._channel.receive()) is not None:
+            kind, line = message["type"], self._line
+            if kind == "run":
+                self._line = WorkerLine(self._channel)
+                self._inbox.put(message)
+            elif kind == "exit":
+                self._inbox.put(message)
+            elif kind == "lease":
+                self._alive_until = time.monotonic() + float(message["seconds"])
+            elif line is not None and kind == "stop":
+                line.stop_reason = line.stop_reason or str(message["reason"])
+            elif line is not None and kind == "saved":
+                line.saved(message["number"])
+        _die()
+
+    def _watch(self) -> None:
+        while True:
+            time.sleep(FLUSH_SECONDS)
+            if time.monotonic() > self._alive_until:
+                log.error("no word of a renewed lease; the worker is frozen or gone")
+                _die()
+            if self._line is not None:
+                self._line.flush()
+
+    def _attempt(self, message: Message) -> Message:
+        assert self._line is not None
+        line, spec = self._line, self._handlers[message["kind"]]
+        _limit_memory(spec)
+        principal = Principal(**{**message["principal"], "scopes": frozenset(message["principal"]["scopes"])})
+        job = JobContext(
+            id=message["id"],
+            kind=message["kind"],
+            attempt=message["attempt"],
+            principal=principal,
+            parameters=message["parameters"],
+            dependencies=message["dependencies"],
+            deadline=datetime.fromisoformat(message["deadline"]) if message["deadline"] else None,
+            _saved=message["checkpoint"],
+            _line=line,
+            _surroundings=self._surroundings,
+        )
+        token = trace_context.attach(propagate.extract(message["trace"]))
+        names = {"job_id": job.id, "kind": job.kind, "attempt": job.attempt, "tenant": job.tenant}
+        try:
+            with structlog.contextvars.bound_contextvars(**names):
+                return outcome_of(spec, job)
+        finally:
+            line.flush()
+            trace_context.detach(token)
+
+
+def outcome_of(spec: HandlerSpec, job: JobContext) -> Message:
+    """Run the handler; what the worker is told of the end."""
+    try:
+        result = call(spec, job)
+        return {"outcome": "succeeded", "result": result}
+    except Interrupted:
+        return {"outcome": "interrupted"}
+    except MemoryError:
+        problem: Problem = MemoryLimitExceeded(
+            f"The handler asked for more memory than its kind may use ({spec.memory_limit_bytes} bytes)."
+        )
+    except Problem as error:
+        problem = error
+    except SystemExit as error:
+        problem = HandlerError(f"The handler called sys.exit({error.code!r}).")
+    except Exception as error:
+        log.exception("the handler raised")
+        problem = HandlerError(_sentence(error))
+    after = problem.headers.get("Retry-After", "")
+    return {
+        "outcome": "failed",
+        "problem": problem.document(
+            instance=f"/v1/jobs/{job.id}", request_id=job.principal.request_id or None
+        ),
+        "final": isinstance(problem, ResultInvalid) or not worth_retrying(problem),
+        "after": float(after) if after.isdigit() else None,
+    }
+
+
+def call(spec: HandlerSpec, job: JobContext) -> dict[str, Any]:
+    """The handler's result.
+
+    Raises:
+        ResultInvalid: it is not a JSON object, or too large.
+    """
+    returned: Any = spec.function()(job)
+    if inspect.isawaitable(returned):
+
+        async def wait() -> Any:
+            return await returned
+
+        returned = asyncio.run(wait())
+    result = {} if returned is None else returned
+    if not isinstance(result, Mapping):
+        raise ResultInvalid(f"The handler returned {type(result).__name__}, not a JSON object.")
+    try:
+        size = len(encode(result))
+    except (TypeError, FrameTooLarge) as error:
+        raise ResultInvalid(f"The handler's result cannot be kept: {error}.") from None
+    if size > RESULT_BYTES:
+        raise ResultInvalid(
+            f"The handler's result has {size} bytes, at most {RESULT_BYTES} are kept; "
+            "put large results into the artifact store and return their sha256."
+        )
+    return dict(result)
+
+
+def _sentence(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}"[:DETAIL_LENGTH]
+    clean: str = telemetry.hide_secrets(None, "", {"detail": text})["detail"]
+    return clean
+
+
+def _limit_memory(spec: HandlerSpec) -> None:
+    """A second fence beyond the worker's watch: a single huge allocation fails instead of swapping.
+
+    RLIMIT_DATA counts writable private memory; twice the limit leaves room for what is reserved but unused.
+    """
+    _soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = 2 * spec.memory_limit_bytes
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+    )
+
+
+def _die() -> None:
+    """End this process and everything in its group, at once."""
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+def _settle_in(parent: int) -> None:
+    """Die with the worker, go first when memory runs out, leave signals to the worker."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(1)
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+    except OSError as error:
+        log.debug("cannot set the OOM score", error=str(error))
+    # A handler, not SIG_IGN: programs that the job starts must not inherit deafness.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+
+
+def main() -> None:
+    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
+    _settle_in(parent)
+    os.set_inheritable(descriptor, False)
+    channel = Channel(socket.socket(fileno=descriptor))
+    init = channel.receive()
+    if init is None:
+        return
+    telemetry.configure("worker", LogOptions(**init["telemetry"]))
+    JobProcess(channel, init).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""A queue with real parts: SQLite and PostgreSQL, a real Redis, a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.jobs import Job, Jobs, JobSettings, JobState
+from shared.principal import Principal
+from tests.conftest import SECRET
+from tests.integration.jobs.kinds import HANDLERS
+
+MODULE = "tests.integration.jobs.kinds"
+
+SettingsFactory = Callable[..., JobSettings]
+
+
+@pytest.fixture
+def principal() -> Principal:
+    """Somebody who may queue the kinds of these tests."""
+    return Principal(key_id="key_1", tenant="acme", scopes=frozenset({"sql"}), request_id="req_1")
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path, database_url: str, redis_url: str) -> SettingsFactory:
+    """Settings with quick leases, to be varied."""
+
+    def make(**changes: Any) -> JobSettings:
+        values: dict[str, Any] = {
+            "home": tmp_path,
+            "redis_url": redis_url,
+            "jobs_database_url": database_url,
+            "principal_secret": SECRET,
+            "jobs_modules": [MODULE, "shared.jobs.diagnostics"],
+            "jobs_lease_seconds": 6.0,
+            "jobs_renew_seconds": 1.0,
+            "jobs_drain_seconds": 5.0,
+            "log_format": "text",
+            **changes,
+        }
+        return JobSettings(**values)
+
+    return make
+
+
+@pytest.fixture
+def settings(make_settings: SettingsFactory) -> JobSettings:
+    """The usual settings."""
+    return make_settings()
+
+
+@pytest.fixture
+async def jobs(settings: JobSettings) -> AsyncIterator[Jobs]:
+    """The queue as a service holds it."""
+    async with Jobs(settings) as queue:
+        yield queue
+
+
+async def submit(jobs: Jobs, principal: Principal, kind: str, /, **options: Any) -> Job:
+    """Queue one of the test kinds; `parameters` is one of the options."""
+    parameters = options.pop("parameters", {})
+    return await jobs.submit(principal, HANDLERS, kind, parameters, **options)
+
+
+async def wait_for(
+    jobs: Jobs, principal: Principal, job_id: str, *states: JobState, seconds: float = 60.0
+) -> Job:
+    """The job once it is in one of `states` (default: any final one)."""
+    end = time.monotonic() + seconds
+    while True:
+        job = await jobs.get(principal, job_id)
+        if job.state in states or (not states and job.state.is_final):
+            return job
+        assert time.monotonic() < end, f"still {job.state} after {seconds} s: {job}"
+        await asyncio.sleep(0.05)

@@ -1,0 +1,26 @@
+"""A job from submit to its end, on both databases, with a real Redis and a real worker."""
+
+from __future__ import annotations
+
+from shared.jobs import Jobs, JobSettings, JobState
+from shared.jobs.testing import running_worker
+from shared.principal import Principal
+from tests.integration.jobs.conftest import submit, wait_for
+
+
+async def test_a_job_runs_and_its_result_is_kept(
+    settings: JobSettings, jobs: Jobs, principal: Principal
+) -> None:
+    queued = await submit(jobs, principal, "test.echo", parameters={"a": 1})
+    assert (queued.state, queued.attempt, queued.progress) == (JobState.queued, 0, 0.0)
+    async with running_worker(settings, ["test"]):
+        done = await wait_for(jobs, principal, queued.id)
+    assert done.state is JobState.succeeded
+    assert done.result is not None
+    assert done.result["parameters"] == {"a": 1}
+    assert (done.attempt, done.progress) == (1, 1.0)
+    assert done.finished_at is not None
+    assert done.expires_at is not None
+    assert done.expires_at > done.finished_at
+    types = [event.type async for event in jobs.events(principal, queued.id)]
+    assert types == ["queued", "started", "succeeded"]
