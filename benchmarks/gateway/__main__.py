@@ -1,0 +1,189 @@
+"""Run it: `python -m benchmarks.gateway` (about ten minutes), or `--quick` (under one).
+
+Prints the tables and a verdict per target, writes `results/gateway.json`, and exits with 1 if a target
+was missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.gateway.measure import (
+    CHUNK_SECONDS,
+    CHUNKS,
+    FULL,
+    LOADS,
+    QUICK,
+    Effort,
+    Loader,
+    memory,
+    rounds,
+)
+from benchmarks.gateway.processes import CannotMeasure, Cores, compile_native, start, wait_until
+from benchmarks.gateway.report import GATEWAY, Samples, Verdict, tables, verdicts
+from benchmarks.gateway.variants import LITELLM_VERSION, VARIANTS, Site, Variant, install_litellm
+from shared.app import free_port
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("uvicorn", "uvloop", "httptools", "fastapi", "starlette", "httpx", "orjson", "hiredis")
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gateway", description=__doc__)
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round; LiteLLM only if installed, without its streams"
+    )
+    parser.add_argument("--rounds", type=int, help="repetitions in alternating order (default 4, quick 1)")
+    parser.add_argument("--only", nargs="+", choices=list(VARIANTS), help="these variants (default all)")
+    parser.add_argument(
+        "--memory-requests",
+        type=int,
+        help="requests of the memory test (default 200000, quick 20000; 0: none)",
+    )
+    parser.add_argument(
+        "--nice",
+        type=int,
+        metavar="N",
+        help="scheduler priority of everything here, e.g. -10 on a busy machine",
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS / "gateway.json", help="where the JSON goes")
+    options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (1 if options.quick else 4)
+    if options.memory_requests is None:
+        options.memory_requests = 20_000 if options.quick else 200_000
+    return options
+
+
+@contextlib.contextmanager
+def placed(cores: Cores, nice: int | None) -> Iterator[None]:
+    """Keep this process, and with it loader, upstream and Redis, off the core of the proxies."""
+    before = os.sched_getaffinity(0)
+    if nice is not None:
+        os.setpriority(os.PRIO_PROCESS, 0, nice)
+    os.sched_setaffinity(0, {cores.rest})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def start_variants(
+    site: Site, names: list[str], stack: contextlib.ExitStack
+) -> tuple[list[Variant], dict[str, str]]:
+    """Start what can be started; the others with the reason why not."""
+    running, missing = [], {}
+    for name in names:
+        try:
+            variant = VARIANTS[name](site)
+        except CannotMeasure as error:
+            missing[name] = str(error)
+            print(f"without {name}: {error}", file=sys.stderr)
+            continue
+        stack.callback(variant.stop)
+        running.append(variant)
+        print(f"ready: {variant.label}", file=sys.stderr)
+    return running, missing
+
+
+def run(options: argparse.Namespace, cores: Cores) -> dict[str, Any]:
+    """Start everything, measure, stop everything; the whole result as JSON."""
+    effort: Effort = QUICK if options.quick else FULL
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latticework-bench-")))
+        upstream_binary, loader_binary = compile_native(folder)
+        port = free_port()
+        shape = (str(port), str(CHUNKS), str(int(CHUNK_SECONDS * 1e6)))
+        upstream = start("upstream", [upstream_binary, *shape], core=cores.rest, folder=folder)
+        stack.callback(upstream.stop)
+        models = f"http://127.0.0.1:{port}/v1/models"
+        wait_until(upstream, lambda: httpx.get(models).status_code == 200, 5)
+        site = Site(folder, cores, port)
+        running, missing = start_variants(site, options.only or list(VARIANTS), stack)
+        loader = Loader(loader_binary, folder)
+        samples = []
+        for sample in rounds(loader, running, LOADS, effort, options.rounds):
+            samples.append(sample)
+            print(f"round {sample.round + 1}/{options.rounds} {sample.line()}", file=sys.stderr)
+        ours = [variant for variant in running if variant.name == GATEWAY]
+        grown = None
+        if ours and options.memory_requests:
+            grown = memory(loader, ours[0], options.memory_requests, warmup=options.memory_requests // 10)
+        return {
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": machine(cores),
+            "options": {"rounds": options.rounds, "quick": options.quick, "nice": options.nice},
+            "labels": {variant.name: variant.label for variant in running},
+            "missing": missing,
+            "resident_bytes": {v.name: v.process.resident_bytes() for v in running if v.process is not None},
+            "samples": [sample.as_dict() for sample in samples],
+            "memory": grown,
+            **judged(Samples(samples), grown, running),
+        }
+
+
+def judged(samples: Samples, grown: dict[str, Any] | None, running: list[Variant]) -> dict[str, Any]:
+    """The tables and the verdicts."""
+    resident = {v.name: v.process.resident_bytes() for v in running if v.process is not None}
+    found: list[Verdict] = verdicts(samples, grown) if GATEWAY in samples.variants else []
+    return {
+        "tables": tables(samples, {v.name: v.label for v in running}, resident),
+        "verdicts": [{"target": v.target, "measured": v.measured, "met": v.met} for v in found],
+        "lines": [v.line() for v in found],
+    }
+
+
+def machine(cores: Cores) -> dict[str, Any]:
+    """Where and with what it was measured."""
+    models = [
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ]
+    return {
+        "cpu": models[0].partition(":")[2].strip() if models else platform.machine(),
+        "cores": os.cpu_count(),
+        "proxy_core": cores.proxy,
+        "other_core": cores.rest,
+        "load_average": os.getloadavg(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in PACKAGES} | {"litellm": LITELLM_VERSION},
+    }
+
+
+def main() -> None:
+    """Measure, print, write."""
+    options = parse(sys.argv[1:])
+    cores = Cores.choose()
+    if not options.quick and (not options.only or "litellm" in options.only):
+        try:
+            install_litellm()
+        except CannotMeasure as error:
+            print(error, file=sys.stderr)
+    try:
+        with placed(cores, options.nice):
+            result = run(options, cores)
+    except CannotMeasure as error:
+        sys.exit(str(error))
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(result, indent=1))
+    print(f"\n{result['tables']}\n")
+    print("\n".join(result["lines"]))
+    print(f"\nwritten: {options.output}")
+    if any(verdict["met"] is False for verdict in result["verdicts"]):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
