@@ -60,6 +60,9 @@ class GatewaySettings(ServiceSettings):
         10.0, gt=0, description="time after which a body must keep up `gateway_body_rate`"
     )
     gateway_body_rate: int = Field(1024, ge=0, description="slowest body accepted, in bytes a second")
+    gateway_write_seconds: float = Field(
+        60.0, gt=0, description="time a client may leave an answer lying unread"
+    )
     gateway_keep_alive_seconds: float = Field(75.0, gt=0, description="life of an idle client connection")
     gateway_max_connections: int = Field(10_000, ge=1, description="client connections at once")
 

@@ -269,19 +269,21 @@ class _DrainingServer(uvicorn.Server):
 
 
 def serve(app: FastAPI, settings: ServiceSettings, **options: Any) -> None:
-    """Run a service until SIGTERM or SIGINT; running requests get `drain_seconds` to finish."""
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=max(1, int(settings.drain_seconds)),
-        **options,
-    )
+    """Run a service until SIGTERM or SIGINT; running requests get `drain_seconds` to finish.
+
+    `options` are uvicorn's and win over ours.
+    """
+    defaults: dict[str, Any] = {
+        "host": settings.host,
+        "port": settings.port,
+        "loop": "uvloop",
+        "http": "httptools",
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "timeout_graceful_shutdown": max(1, int(settings.drain_seconds)),
+    }
+    config = uvicorn.Config(app, **(defaults | options))
     _DrainingServer(config, app).run()
 
 

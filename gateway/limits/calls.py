@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gateway.keys import Key
@@ -24,8 +25,9 @@ class Admission:
     """A call that may run: what was reserved for it and how it will be written down.
 
     `usd` and `tokens` are the worst case. `epoch` names the data set of Redis that holds the
-    reservation, or is empty when the call was admitted by local limits. `meta` is the JSON list
-    tenant, key, budget, service, model. A negative `requests_left` or `tokens_left` means unlimited.
+    reservation, or is empty when the call was admitted by local limits. `so_far` tells what the
+    running call has used. `meta` is the JSON list tenant, key, budget, service, model. A negative
+    `requests_left` or `tokens_left` means unlimited.
     """
 
     id: str
@@ -39,7 +41,7 @@ class Admission:
     requests_left: int = -1
     tokens_left: int = -1
     started: float = 0.0
-    so_far: Usage | None = None
+    so_far: Callable[[], Usage] = Usage
     settled: bool = False
 
     @property

@@ -70,6 +70,11 @@ class Limiter:
         self._task: asyncio.Task[None] | None = None
         self.rejections: dict[str, int] = {}
 
+    @property
+    def unconfirmed(self) -> int:
+        """Settlements that Redis has not confirmed yet, and those that wait for it in the journal."""
+        return len(self._unconfirmed) + self._journal.waiting
+
     async def start(self) -> None:
         """Begin to renew reservations of long calls and to sweep abandoned ones."""
         self._task = asyncio.create_task(self._tend())
@@ -269,7 +274,7 @@ class Limiter:
                 self._beat(admission)
 
     def _beat(self, admission: Admission) -> None:
-        so_far = admission.so_far or Usage()
+        so_far = admission.so_far()
         future = self._pipe.run(
             "heartbeat", 0, admission.id, self._life_ms, so_far.prompt, so_far.completion,
             so_far.cached, so_far.cost, admission.key.id, admission.version, admission.budget_key,

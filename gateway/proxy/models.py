@@ -1,0 +1,204 @@
+"""Calls of models: worst case reserved, forwarded, settled.
+
+Whatever way a call ends (answered, refused, broken off by either side) it is settled in one place,
+in a `finally` that awaits nothing. Nothing is judged: what the model says passes through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import orjson
+
+from gateway.auth import Caller
+from gateway.limits import Admission
+from gateway.limits.limiter import describe
+from gateway.prices import PriceTag
+from gateway.proxy.attempts import Answer, first_answer
+from gateway.proxy.context import BodyTooLarge, Call, ClientLeft
+from gateway.proxy.estimate import ModelCall, read_call
+from gateway.proxy.progress import Held, Progress
+from gateway.proxy.reply import NOT_RETURNED, length_of, timeout_of
+from gateway.proxy.upstreams import UpstreamFailed, problem_of
+from gateway.proxy.usage import TAIL, StreamMeter, usage_of_answer
+from shared.problems import MethodNotAllowed, Problem, Unauthorized, UnsupportedMediaType
+from shared.upstream import UpstreamError
+
+
+class Models:
+    """The handler of metered routes."""
+
+    def __init__(self, held_bytes: int) -> None:
+        self.held = Held(held_bytes)
+
+    async def handle(self, call: Call) -> None:
+        """Answer one call.
+
+        Raises:
+            Problem: nothing has been sent yet.
+            ClientLeft: the client hung up before its body was whole.
+        """
+        if call.scope["method"] != "POST":
+            raise MethodNotAllowed("Use POST.", headers={"Allow": "POST"})
+        caller = await call.caller()
+        if call.headers.get(b"content-encoding", b"identity") != b"identity":
+            raise UnsupportedMediaType("Send the body without content-encoding.")
+        call.front.upstreams.pick(call.route.service)  # A missing service is said at once.
+        body = await self._read_body(call)
+        try:
+            await self._run(call, caller, read_call(body, call.route.metering))
+        finally:
+            self.held.give(len(body))
+
+    async def _read_body(self, call: Call) -> bytes:
+        """The whole body; counted as held until `held.give`."""
+        limit = call.front.settings.gateway_model_body_bytes
+        declared = length_of(call.headers)
+        if declared is not None and declared > limit:
+            raise BodyTooLarge(limit)
+        parts: list[bytes] = []
+        size = 0
+        try:
+            while True:
+                message = await call.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientLeft
+                piece = message.get("body", b"")
+                if size + len(piece) > limit:
+                    raise BodyTooLarge(limit)
+                self.held.take(len(piece))
+                size += len(piece)
+                parts.append(piece)
+                if not message.get("more_body", False):
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
+        except BaseException:
+            self.held.give(size)
+            raise
+
+    async def _run(self, call: Call, caller: Caller, wanted: ModelCall) -> None:
+        front = call.front
+        settings = front.settings
+        longest = (
+            settings.gateway_stream_deadline_seconds if wanted.stream else settings.gateway_deadline_seconds
+        )
+        deadline = asyncio.get_running_loop().time() + timeout_of(call.headers, longest)
+        admission = await _admit(call, caller, wanted)
+        progress = Progress(front.prices.tag(wanted.model), wanted.prompt_expected())
+        admission.so_far = progress.usage
+        try:
+            if admission.requests_left >= 0 or admission.tokens_left >= 0:
+                call.show_limits(admission)
+            with call.hanging_up_cancels():
+                answer = await first_answer(call, caller, wanted, progress, deadline)
+                try:
+                    if answer.is_stream:
+                        await _stream(call, caller, wanted, answer, progress)
+                    else:
+                        await _whole(call, answer, progress)
+                finally:
+                    answer.response.close()
+        except asyncio.CancelledError:
+            if not call.gone:
+                raise
+        finally:
+            usage = progress.usage()
+            front.limiter.settle(admission, usage)
+            front.metrics.model_call(call.route.metering.value, caller.key.tenant_class, usage)
+
+
+async def _admit(call: Call, caller: Caller, wanted: ModelCall) -> Admission:
+    """Reserve the worst case: by the dearest model the call may end up at."""
+    front = call.front
+    settings = front.settings
+    names = [wanted.model, *settings.gateway_fallbacks.get(wanted.model, ())]
+    tags: list[PriceTag] = [front.prices.tag(name) for name in names]
+    output = wanted.max_output
+    if output is None:
+        output = max(tag.max_output_tokens for tag in tags)
+    completion = wanted.outputs * output
+    prompt = wanted.prompt_at_most(settings.gateway_bytes_per_token, settings.gateway_image_tokens)
+    return await front.limiter.admit(
+        caller,
+        call.call_id,
+        describe(caller.key, call.route.service, wanted.model),
+        rate_tokens=wanted.prompt_expected() + completion,
+        tokens=prompt + completion,
+        usd=max(tag.worst(prompt, completion) for tag in tags),
+    )
+
+
+async def _whole(call: Call, answer: Answer, progress: Progress) -> None:
+    """An answer that is no stream: passed on as it comes, its end kept to find usage in."""
+    response, reply = answer.response, call.reply
+    headers = [field for field in response.headers if field[0] not in NOT_RETURNED]
+    piece = answer.first
+    if response.complete:  # The usual case: head and body came together.
+        rest = await response.read()
+        body = piece + rest if rest else piece
+        _finish(body, True, response.status, progress)
+        await reply.start(response.status, headers)
+        await reply.body(body, more=False)
+        return
+    await reply.start(response.status, headers)
+    end = b""
+    size = 0
+    try:
+        while piece:
+            size += len(piece)
+            progress.delivered += len(piece) if progress.owed else 0
+            end = piece[-TAIL:] if len(piece) >= TAIL else (end + piece)[-TAIL:]
+            await reply.body(piece, more=True)
+            piece = await response.read()
+    except UpstreamError:
+        call.break_off()
+        return
+    _finish(end, size == len(end), response.status, progress)
+    await reply.body(b"", more=False)
+
+
+def _finish(end: bytes, whole: bool, status: int, progress: Progress) -> None:
+    if status < 400:
+        progress.ok = True
+        progress.delivered = max(progress.delivered, len(end))
+        progress.tokens = usage_of_answer(end, whole)
+
+
+async def _stream(call: Call, caller: Caller, wanted: ModelCall, answer: Answer, progress: Progress) -> None:
+    """Server-sent events: each piece out as it comes in, the end checked."""
+    response, reply, key = answer.response, call.reply, caller.key
+    meter = StreamMeter(strip=not wanted.wants_usage)
+    if answer.good:
+        progress.meter = meter
+    headers = [
+        field for field in response.headers if field[0] not in NOT_RETURNED and field[0] != b"content-length"
+    ]
+    await reply.start(response.status, headers)
+    problem: Problem | None = None
+    try:
+        piece = answer.first
+        while piece:
+            out = meter.feed(piece)
+            if out:
+                await reply.body(out, more=True)
+            if key.revoked:
+                problem = Unauthorized("The key has been revoked.", code="key_revoked")
+                break
+            piece = await response.read()
+    except UpstreamError as error:
+        problem = problem_of(error)
+    elapsed = time.perf_counter() - reply.started_at
+    call.front.metrics.stream(key.tenant_class, reply.started_at - call.started, meter.chunks, elapsed)
+    rest = meter.rest()
+    if meter.done and problem is None:
+        progress.ok = answer.good
+        await reply.body(rest, more=False)
+        return
+    if problem is None:
+        problem = UpstreamFailed("The model's answer ended in the middle.")
+        if answer.upstream.breaker is not None:
+            answer.upstream.breaker.failure()
+    # An answer that began is 200 whatever happens; the event and the missing end say it is not whole.
+    event = b"\n\ndata: " + orjson.dumps(problem.openai_document()) + b"\n\n"
+    await reply.body(rest + event if answer.good else rest, more=True)
+    call.break_off()

@@ -1,0 +1,143 @@
+"""The HTTP server's own guards: deadlines for heads, bodies and readers, and news of hang-ups.
+
+uvicorn's protocol bounds none of these. The guard looks at all connections twice a second, so a
+request pays a few attribute writes and no timer. The application reaches its connection as
+`scope["latticework.connection"]`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+CONNECTION = "latticework.connection"
+LOOK_EVERY = 0.5
+
+
+@dataclass
+class Guard:
+    """What a client may take its time with. Seconds, bytes, and bytes a second."""
+
+    header_seconds: float = 10.0
+    body_seconds: float = 10.0
+    body_rate: float = 1024.0
+    write_seconds: float = 60.0
+    head_bytes: int = 64 * 1024
+    connections: set[GuardedProtocol] = field(default_factory=set)
+    _timer: asyncio.TimerHandle | None = None
+
+    def protocol(self) -> type[GuardedProtocol]:
+        """A protocol class for `uvicorn.Config(http=...)` that this guard watches."""
+        return type("WatchedProtocol", (GuardedProtocol,), {"guard": self})
+
+    def add(self, connection: GuardedProtocol) -> None:
+        """Begin to watch."""
+        self.connections.add(connection)
+        if self._timer is None:
+            self._timer = connection.loop.call_later(LOOK_EVERY, self._look, connection.loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for connection in list(self.connections):
+            connection.check(now)
+        if self.connections:
+            self._timer = loop.call_later(LOOK_EVERY, self._look, loop)
+
+
+class GuardedProtocol(HttpToolsProtocol):
+    """uvicorn's httptools protocol under a guard."""
+
+    guard: Guard
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.on_gone: Callable[[], object] | None = None
+        self._head_since: float | None = None
+        self._head_bytes = 0
+        self._body_since: float | None = None
+        self._body_bytes = 0
+        self._blocked_since: float | None = None
+
+    # What the application uses.
+
+    def break_off(self) -> None:
+        """Send what is buffered and close without an end of the answer: the client sees it is cut."""
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+        self.transport.close()
+
+    # What the transport and the parser call.
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._head_since = self.loop.time()
+        self.guard.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.guard.connections.discard(self)
+        super().connection_lost(exc)
+        if self.on_gone is not None:
+            self.on_gone()
+
+    def data_received(self, data: bytes) -> None:
+        if self._body_since is not None:
+            self._body_bytes += len(data)
+        else:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > self.guard.head_bytes and not self.transport.is_closing():
+            self._refuse(b"431 Request Header Fields Too Large")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        cast(dict[str, Any], self.scope)[CONNECTION] = self
+        if self._head_since is None:
+            self._head_since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        self._head_since = None
+        self._head_bytes = 0
+        self._body_since = self.loop.time()
+        self._body_bytes = 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._body_since = None
+        self._head_bytes = 0
+        super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        self._blocked_since = self.loop.time()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._blocked_since = None
+        super().resume_writing()
+
+    def check(self, now: float) -> None:
+        """Cut the connection if it took too long with what it is doing."""
+        guard = self.guard
+        if self._head_since is not None and now - self._head_since > guard.header_seconds:
+            self._refuse(b"408 Request Timeout")
+        elif self._blocked_since is not None and now - self._blocked_since > guard.write_seconds:
+            self.transport.abort()
+        elif self._body_since is not None:
+            took = now - self._body_since
+            if self.flow.read_paused:  # We are the slow one.
+                self._body_since, self._body_bytes = now, 0
+            elif took > guard.body_seconds and self._body_bytes < guard.body_rate * took:
+                self._refuse(b"408 Request Timeout")
+
+    def _refuse(self, status: bytes) -> None:
+        started = self.cycle is not None and self.cycle.response_started
+        if not started or self.cycle.response_complete:
+            self.transport.write(
+                b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+            )
+        self._head_since = self._body_since = None
+        self.transport.close()
