@@ -7,6 +7,7 @@ import hashlib
 import time
 from base64 import urlsafe_b64encode
 from datetime import UTC, timedelta
+from decimal import Decimal
 from typing import Any
 
 import orjson
@@ -191,8 +192,10 @@ class Management:
         values = body.model_dump(exclude_unset=True)
         if values.get("name", "") is None:
             del values["name"]
-        if values.get("limit_usd") is not None:
-            values["limit_usd"] = micro_usd(values["limit_usd"])
+        for name in ("usd", "tokens"):
+            if name in values:
+                limit = values.pop(name)
+                values[f"limit_{name}"] = micro_usd(limit) if isinstance(limit, Decimal) else limit
         row, keys = await self.store.change_budget(principal.tenant, budget_id, **values)
         await self._publish(keys)
         return await self.show_budget(row)
@@ -212,8 +215,8 @@ class Management:
         return schemas.Budget(
             id=row.id,
             name=row.name,
-            limit_usd=None if row.limit_usd is None else usd(row.limit_usd),
-            limit_tokens=row.limit_tokens,
+            usd=None if row.limit_usd is None else usd(row.limit_usd),
+            tokens=row.limit_tokens,
             period=row.period,
             used_usd=usd(used_usd),
             used_tokens=used_tokens,
@@ -272,8 +275,8 @@ def _budget_row(tenant: str, name: str, limits: schemas.BudgetLimits) -> BudgetR
         id=new_id("budget"),
         tenant=tenant,
         name=name,
-        limit_usd=None if limits.limit_usd is None else micro_usd(limits.limit_usd),
-        limit_tokens=limits.limit_tokens,
+        limit_usd=None if limits.usd is None else micro_usd(limits.usd),
+        limit_tokens=limits.tokens,
         period=limits.period,
         created_at=utc_now(),
     )

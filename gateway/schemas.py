@@ -15,7 +15,8 @@ Scope = Annotated[str, AfterValidator(lambda value: _known_scope(value))]
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Money = Annotated[Decimal, Field(ge=0, le=1_000_000_000, max_digits=15, decimal_places=6)]
 Tokens = Annotated[int, Field(ge=0, le=10**15)]
-PerMinute = Annotated[int, Field(ge=1, le=10**9)]
+RequestsPerMinute = Annotated[int, Field(ge=1, le=10**9)]
+TokensPerMinute = Annotated[int, Field(ge=1, le=10**15)]
 Period = Literal["total", "day", "month"]
 _CLASS = re.compile(r"^[a-z][a-z0-9_-]{0,31}$")
 
@@ -35,8 +36,8 @@ class Strict(BaseModel):
 class BudgetLimits(Strict):
     """Hard limits: a call that could exceed one is refused before it starts."""
 
-    limit_usd: Money | None = Field(None, description="US dollars as a decimal string", examples=["25.00"])
-    limit_tokens: Tokens | None = Field(None, description="prompt and completion tokens together")
+    usd: Money | None = Field(None, description="US dollars as a decimal string", examples=["25.00"])
+    tokens: Tokens | None = Field(None, description="prompt and completion tokens together")
     period: Period = Field("total", description="when the counters start again (UTC)")
 
 
@@ -50,8 +51,8 @@ class BudgetChange(Strict):
     """Fields that are absent stay as they are; null removes a limit."""
 
     name: Name | None = None
-    limit_usd: Money | None = None
-    limit_tokens: Tokens | None = None
+    usd: Money | None = None
+    tokens: Tokens | None = None
 
 
 class Budget(BaseModel):
@@ -59,8 +60,8 @@ class Budget(BaseModel):
 
     id: str
     name: str
-    limit_usd: str | None
-    limit_tokens: int | None
+    usd: str | None
+    tokens: int | None
     period: Period
     used_usd: str
     used_tokens: int
@@ -75,8 +76,8 @@ class KeyCreate(Strict):
     name: Name
     scopes: list[Scope] = Field(min_length=1, max_length=32, examples=[["model"]])
     expires_at: datetime | None = Field(None, description="RFC 3339; null: never")
-    requests_per_minute: PerMinute | None = None
-    tokens_per_minute: PerMinute | None = None
+    requests_per_minute: RequestsPerMinute | None = None
+    tokens_per_minute: TokensPerMinute | None = None
     budget: BudgetLimits | None = None
     budget_id: str | None = Field(None, max_length=40)
     tenant_class: str = Field(
