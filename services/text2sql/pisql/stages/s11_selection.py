@@ -1,0 +1,125 @@
+"""S11: among matching candidates the fastest; without one, the result most writers agree on.
+
+A verified choice is timed: an unmeasured warm-up, interleaved rounds in rotating order, the minimum
+as score. Differences below 10 % or 0.2 ms are ties, which fall to fewer tree nodes, then to the
+`efficient` strategy, then to the lower id.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.text2sql.pisql.configuration import Selection, TimingSettings
+from services.text2sql.pisql.context import StageContext
+from services.text2sql.pisql.errors import SqlFailedError, SqlRejectedError
+from services.text2sql.pisql.objects import (
+    Match,
+    ProgramStatus,
+    Reference,
+    SqlCandidate,
+    Strategy,
+    Verdict,
+)
+from services.text2sql.pisql.stages.s10_repair import result_groups
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The chosen candidate, its verdict and the share of candidates behind it."""
+
+    candidate: SqlCandidate | None
+    verdict: Verdict
+    ratio: float = 0.0
+
+
+def _votes(candidates: Sequence[SqlCandidate]) -> int:
+    return sum(candidate.votes for candidate in candidates)
+
+
+async def time_candidates(candidates: Sequence[SqlCandidate], context: StageContext) -> list[SqlCandidate]:
+    """Candidates with their least time, or with the engine's plan cost where timing is refused."""
+    if len(candidates) < 2:
+        return list(candidates)
+    settings = context.configuration
+    try:
+        times = await context.ports.engine.time(
+            [candidate.sql for candidate in candidates],
+            settings=settings.timing,
+            limits=settings.limits,
+        )
+    except (SqlFailedError, SqlRejectedError) as error:
+        context.notice("timing_failed", f"candidates could not be timed: {error}")
+        return list(candidates)
+    return [
+        dataclasses.replace(candidate, best_ms=best)
+        for candidate, best in zip(candidates, times, strict=True)
+    ]
+
+
+def fastest(candidates: Sequence[SqlCandidate], settings: TimingSettings) -> SqlCandidate:
+    """The candidate to return; all of those within the tie band of the least time compete by form."""
+    timed = [candidate for candidate in candidates if candidate.best_ms is not None]
+    pool = list(timed) or list(candidates)
+    if timed:
+        least = min(candidate.best_ms for candidate in timed if candidate.best_ms is not None)
+        band = max(least * (1 + settings.tie_share), least + settings.tie_milliseconds)
+        pool = [item for item in timed if item.best_ms is not None and item.best_ms <= band]
+    return min(
+        pool,
+        key=lambda item: (
+            item.node_count,
+            item.strategy is not Strategy.EFFICIENT,
+            len(item.id),
+            item.id,
+        ),
+    )
+
+
+async def select(
+    candidates: Sequence[SqlCandidate],
+    reference: Reference | None,
+    suspect: bool,
+    context: StageContext,
+) -> tuple[Choice, list[SqlCandidate]]:
+    """The choice, and all candidates with what timing found out.
+
+    A match is `verified` only when the reference was really executed and is not suspect; a suspect
+    reference leaves the outvoting SQL group as `majority`.
+    """
+    executed = [candidate for candidate in candidates if candidate.result is not None]
+    matching = [candidate for candidate in executed if candidate.match is Match.MATCH]
+    if matching and reference is not None and not suspect:
+        timed = await _timed(matching, context)
+        chosen = _pick(timed, context)
+        checked = reference.program.status in (ProgramStatus.OK, ProgramStatus.EMPTY)
+        verdict = Verdict.VERIFIED if checked else Verdict.MAJORITY
+        return Choice(chosen, verdict, _votes(matching) / _votes(executed)), _merge(candidates, timed)
+    if executed:
+        group = result_groups(executed)[0]
+        timed = await _timed(group, context)
+        ratio = _votes(group) / _votes(executed)
+        alone = _votes(group) < 2
+        verdict = Verdict.UNVERIFIED if alone else Verdict.MAJORITY
+        return Choice(_pick(timed, context), verdict, ratio), _merge(candidates, timed)
+    written = [candidate for candidate in candidates if candidate.sql]
+    best = min(written, key=lambda item: (len(item.repairs), item.id), default=None)
+    return Choice(best, Verdict.UNVERIFIED), list(candidates)
+
+
+async def _timed(candidates: Sequence[SqlCandidate], context: StageContext) -> list[SqlCandidate]:
+    if context.configuration.selection is Selection.FIRST:
+        return list(candidates)
+    return await time_candidates(candidates, context)
+
+
+def _pick(candidates: Sequence[SqlCandidate], context: StageContext) -> SqlCandidate:
+    if context.configuration.selection is Selection.FIRST:
+        return candidates[0]
+    return fastest(candidates, context.configuration.timing)
+
+
+def _merge(candidates: Sequence[SqlCandidate], timed: Sequence[SqlCandidate]) -> list[SqlCandidate]:
+    by_id = {candidate.id: candidate for candidate in timed}
+    return [by_id.get(candidate.id, candidate) for candidate in candidates]

@@ -1,0 +1,264 @@
+"""S2: which stored values does the question mean?
+
+Offline, distinct text values of every column are indexed by MinHash signatures over character
+3-grams (signature size 100). Online, each keyword is looked up; candidates pass a Jaccard, an edit and
+(when an embedder is given) an embedding threshold, and per keyword only those within 90 % of the best
+stay. The thresholds are CHESS's.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.text2sql.pisql import parsing, prompts
+from services.text2sql.pisql.configuration import Role, Share, ValueSettings
+from services.text2sql.pisql.context import StageContext
+from services.text2sql.pisql.errors import BadOutputError
+from services.text2sql.pisql.objects import MatchKind, Question, SchemaView, ValueHit
+from services.text2sql.pisql.ports import Embedder
+from services.text2sql.pisql.words import STOP_WORDS, cosine
+
+_PRIME = np.uint64((1 << 61) - 1)
+_QUOTED = re.compile(r"\"([^\"]{1,80})\"|'([^']{1,80})'|“([^”]{1,80})”")
+_TOKEN = re.compile(r"[\w][\w.\-/&']*", re.UNICODE)
+_IDENTIFIER = re.compile(r"^[0-9a-fA-F-]{16,}$|^\d+$")
+_SHORTLIST = 64
+DEFAULTS = ValueSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedValue:
+    """One distinct value of one column."""
+
+    table: str
+    column: str
+    value: str
+
+
+def three_grams(text: str) -> set[str]:
+    """Character 3-grams of the lowered text, padded so that short texts have some."""
+    padded = f"  {text.lower()} "
+    return {padded[index : index + 3] for index in range(len(padded) - 2)}
+
+
+class MinHasher:
+    """MinHash signatures of sets of 3-grams: `size` universal hashes of a 32-bit base hash."""
+
+    def __init__(self, size: int = 100, seed: int = 7) -> None:
+        generator = np.random.default_rng(seed)
+        self.size = size
+        self._factors = generator.integers(1, 1 << 31, size=size, dtype=np.uint64)
+        self._offsets = generator.integers(0, 1 << 31, size=size, dtype=np.uint64)
+
+    def signature(self, text: str) -> NDArray[np.uint32]:
+        """The signature of a text, shape (size,)."""
+        grams = np.array([_hash(gram) for gram in three_grams(text)], dtype=np.uint64)
+        table = (self._factors[:, None] * grams[None, :] + self._offsets[:, None]) % _PRIME
+        least: NDArray[np.uint32] = (table.min(axis=1) & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        return least
+
+
+def _hash(gram: str) -> int:
+    """FNV-1a over the code points: stable across processes, unlike hash()."""
+    value = 2_166_136_261
+    for character in gram:
+        value = ((value ^ ord(character)) * 16_777_619) & 0xFFFFFFFF
+    return value & 0x3FFFFFFF
+
+
+class ValueIndex:
+    """MinHash index of a database's text values.
+
+    Every position of the signatures keeps its own sorted order, so a look-up costs two binary
+    searches a position whatever the number of values.
+    """
+
+    def __init__(self, values: Sequence[IndexedValue], settings: ValueSettings) -> None:
+        self._settings = settings
+        self._values = list(values)
+        self._hasher = MinHasher(settings.signature_size)
+        self._exact: dict[str, list[int]] = defaultdict(list)
+        for number, item in enumerate(self._values):
+            self._exact[item.value.strip().lower()].append(number)
+        signatures = np.empty((len(self._values), settings.signature_size), dtype=np.uint32)
+        for number, item in enumerate(self._values):
+            signatures[number] = self._hasher.signature(item.value)
+        self._order = np.argsort(signatures, axis=0, kind="stable").astype(np.int32)
+        self._sorted = np.take_along_axis(signatures, self._order, axis=0)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    @classmethod
+    def build(
+        cls, columns: Mapping[tuple[str, str], Iterable[str]], settings: ValueSettings = DEFAULTS
+    ) -> ValueIndex:
+        """Index distinct values by (table, column); long texts and pure identifiers are left out."""
+        kept = []
+        for (table, column), values in columns.items():
+            distinct = dict.fromkeys(
+                value
+                for value in values
+                if value.strip() and len(value) <= settings.longest_value and not _IDENTIFIER.match(value)
+            )
+            kept += [IndexedValue(table, column, value) for value in list(distinct)[: settings.column_cap]]
+        return cls(kept, settings)
+
+    def similar(self, keyword: str) -> list[tuple[int, float]]:
+        """(value number, estimated Jaccard) above the threshold, best first, at most 64."""
+        if not self._values:
+            return []
+        wanted = self._hasher.signature(keyword)
+        agreeing: list[NDArray[np.int32]] = []
+        for position in range(self._settings.signature_size):
+            column = self._sorted[:, position]
+            low = int(np.searchsorted(column, wanted[position], side="left"))
+            high = int(np.searchsorted(column, wanted[position], side="right"))
+            if high > low:
+                agreeing.append(self._order[low:high, position])
+        if not agreeing:
+            return []
+        numbers, counts = np.unique(np.concatenate(agreeing), return_counts=True)
+        shares = counts / self._settings.signature_size
+        kept = shares >= self._settings.jaccard_threshold
+        numbers, shares = numbers[kept], shares[kept]
+        best = np.lexsort((numbers, -shares))[:_SHORTLIST]
+        return [(int(numbers[index]), float(shares[index])) for index in best]
+
+    def exact(self, keyword: str) -> list[int]:
+        """Numbers of the values equal to the keyword, letter case and outer blanks ignored."""
+        return self._exact.get(keyword.strip().lower(), [])
+
+    def value(self, number: int) -> IndexedValue:
+        """The value of a number."""
+        return self._values[number]
+
+    def within(self, schema: SchemaView, hit: IndexedValue) -> bool:
+        """Whether the view shows the hit's column unmasked."""
+        table = schema.table(hit.table)
+        column = table.column(hit.column) if table else None
+        return column is not None and not column.sensitive
+
+
+def heuristic_keywords(text: str) -> tuple[str, ...]:
+    """Phrases worth looking up, without a model: quoted strings, capitalised runs, word n-grams."""
+    found: dict[str, None] = {}
+    for match in _QUOTED.finditer(text):
+        found[next(group for group in match.groups() if group)] = None
+    tokens = [token.strip("'.") for token in _TOKEN.findall(text)]
+    tokens = [token for token in tokens if token]
+    run: list[str] = []
+    for position, token in enumerate([*tokens, ""]):
+        if token[:1].isupper() and not (position == 0 and token.lower() in STOP_WORDS):
+            run.append(token)
+            continue
+        if run:
+            found[" ".join(run)] = None
+        run = []
+    for size in (3, 2, 1):
+        for start in range(len(tokens) - size + 1):
+            words = tokens[start : start + size]
+            edges = (words[0].lower(), words[-1].lower())
+            if any(edge in STOP_WORDS for edge in edges) or all(word.isdigit() for word in words):
+                continue
+            found[" ".join(words)] = None
+    return tuple(found)
+
+
+def _read_keywords(text: str) -> tuple[str, ...]:
+    value = parsing.json_value(text)
+    if not isinstance(value, list):
+        raise BadOutputError("answer with a JSON list of phrases")
+    phrases = [item.get("phrase", "") if isinstance(item, dict) else item for item in value]
+    return tuple(str(phrase) for phrase in phrases if phrase)[:30]
+
+
+async def keywords(question: Question, context: StageContext) -> tuple[str, ...]:
+    """Keywords by the model when configured, always joined with the heuristic ones."""
+    phrases = heuristic_keywords(f"{question.text} {question.evidence}".strip())
+    if not context.configuration.keyword_model:
+        return phrases
+    found = await context.ask(Share.ADMIT, Role.KEYWORDS, prompts.keyword_finder(question), _read_keywords)
+    return tuple(dict.fromkeys([*(found or ()), *phrases]))
+
+
+def retrieve(
+    phrases: Sequence[str],
+    index: ValueIndex,
+    schema: SchemaView,
+    settings: ValueSettings,
+    embed: Embedder | None = None,
+) -> tuple[ValueHit, ...]:
+    """At most `per_column` hits a column and `total` in all, best first."""
+    best: dict[tuple[str, str, str], ValueHit] = {}
+    for phrase in phrases:
+        hits = [
+            hit
+            for hit in _hits(phrase, index, settings, embed)
+            if index.within(schema, IndexedValue(hit.table, hit.column, hit.value))
+        ]
+        top = max((hit.score for hit in hits), default=0.0)
+        for hit in hits:
+            key = (hit.table, hit.column, hit.value)
+            if hit.score >= settings.keep_within * top and (key not in best or hit.score > best[key].score):
+                best[key] = hit
+    ranked = sorted(
+        best.values(), key=lambda hit: (-hit.score, -len(hit.keyword), hit.table, hit.column, hit.value)
+    )
+    per_column: dict[tuple[str, str], int] = defaultdict(int)
+    kept: list[ValueHit] = []
+    for hit in ranked:
+        place = (hit.table, hit.column)
+        if per_column[place] < settings.per_column and len(kept) < settings.total:
+            per_column[place] += 1
+            kept.append(hit)
+    return tuple(kept)
+
+
+def _hits(phrase: str, index: ValueIndex, settings: ValueSettings, embed: Embedder | None) -> list[ValueHit]:
+    hits = [_hit(phrase, index.value(number), 1.0, MatchKind.EXACT) for number in index.exact(phrase)]
+    if hits or len(phrase) < 3:
+        return hits
+    lowered = phrase.lower()
+    near = []
+    for number, _jaccard in index.similar(phrase):
+        item = index.value(number)
+        value = item.value.lower()
+        if re.search(rf"\b{re.escape(lowered)}\b", value) or (
+            len(value) > 3 and re.search(rf"\b{re.escape(value)}\b", lowered)
+        ):
+            shorter, longer = sorted((len(value), len(lowered)))
+            near.append(_hit(phrase, item, 0.7 + 0.3 * shorter / longer, MatchKind.SUBSTRING))
+            continue
+        similarity = difflib.SequenceMatcher(None, lowered, value).ratio()
+        if similarity >= settings.edit_threshold:
+            near.append(_hit(phrase, item, similarity, MatchKind.EDIT))
+    if embed is None:
+        # Without embeddings nothing weeds out texts that merely share letters: ask for a close spelling.
+        return [hit for hit in near if hit.kind is not MatchKind.EDIT or hit.score >= 0.75]
+    return _embedded(phrase, near, embed, settings)
+
+
+def _hit(phrase: str, item: IndexedValue, score: float, kind: MatchKind) -> ValueHit:
+    return ValueHit(phrase, item.table, item.column, item.value, round(score, 6), kind)
+
+
+def _embedded(phrase: str, hits: list[ValueHit], embed: Embedder, settings: ValueSettings) -> list[ValueHit]:
+    if not hits:
+        return []
+    wanted, *vectors = [
+        {str(position): weight for position, weight in enumerate(vector)}
+        for vector in embed([phrase, *(hit.value for hit in hits)])
+    ]
+    return [
+        hit
+        for hit, vector in zip(hits, vectors, strict=True)
+        if cosine(wanted, vector) >= settings.embedding_threshold
+    ]

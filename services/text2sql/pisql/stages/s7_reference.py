@@ -1,0 +1,92 @@
+"""S7: which program's result must the SQL give?
+
+Runnable programs are grouped by equal result. Errors never vote, an empty result votes with half the
+weight; ties fall to the group that holds both styles, then to fewer repairs, then to a result with
+rows, then to the lower temperature. The shortest member speaks for its group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.text2sql.pisql.objects import (
+    PivotProgram,
+    ProgramStatus,
+    Reference,
+    ResultTable,
+)
+from services.text2sql.pisql.results import results_equal
+
+EMPTY_WEIGHT = 0.5
+
+
+def weight(program: PivotProgram) -> float:
+    """How much a program's vote counts."""
+    if not program.runnable:
+        return 0.0
+    return EMPTY_WEIGHT if program.status is ProgramStatus.EMPTY else 1.0
+
+
+def group_programs(programs: Sequence[PivotProgram]) -> list[list[PivotProgram]]:
+    """Runnable programs by equal result, in order of first appearance."""
+    groups: list[list[PivotProgram]] = []
+    for program in programs:
+        result = program.result
+        if not program.runnable or result is None:
+            continue
+        for group in groups:
+            other = group[0].result
+            if other is not None and results_equal(other, result):
+                group.append(program)
+                break
+        else:
+            groups.append([program])
+    return groups
+
+
+def _rank(group: Sequence[PivotProgram]) -> tuple[float, int, float, int, float, str]:
+    """Sort key of a group; the least is the best."""
+    return (
+        -sum(map(weight, group)),
+        -len({program.style for program in group}),
+        min(program.repairs for program in group),
+        int(all(program.status is ProgramStatus.EMPTY for program in group)),
+        min(program.temperature for program in group),
+        min(program.id for program in group),
+    )
+
+
+def ranked_groups(programs: Sequence[PivotProgram]) -> list[list[PivotProgram]]:
+    """Groups by equal result, best first."""
+    return sorted(group_programs(programs), key=_rank)
+
+
+def representative(group: Sequence[PivotProgram]) -> PivotProgram:
+    """The member with the shortest source."""
+    return min(group, key=lambda program: (len(program.source), program.id))
+
+
+def choose(programs: Sequence[PivotProgram]) -> Reference | None:
+    """The reference, or None when no program ran."""
+    groups = ranked_groups(programs)
+    if not groups:
+        return None
+    best = groups[0]
+    total = sum(weight(program) for group in groups for program in group)
+    chosen = representative(best)
+    result = chosen.result
+    assert result is not None
+    return Reference(
+        program=chosen,
+        result=_with_ties(result, best),
+        support=sum(map(weight, best)) / total if total else 0.0,
+        members=tuple(program.id for program in best),
+    )
+
+
+def _with_ties(result: ResultTable, group: Sequence[PivotProgram]) -> ResultTable:
+    """The result with the ties any member of its group reported."""
+    if result.ties:
+        return result
+    ties = next((m.result.ties for m in group if m.result and m.result.ties), ())
+    return ResultTable(result.columns, result.rows, result.row_count, result.ordered, result.digest, ties)
