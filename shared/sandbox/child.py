@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
@@ -135,7 +136,7 @@ def run_child(
             None if ruleset is None else _RULESET,
             parent=job["parent"],
             cpu_seconds=limits.cpu_seconds,
-            address_space=(limits.memory_mib or 2_048) << 20,
+            address_space=_address_space(job["form"], limits),
         )
     except BaseException as error:
         os.write(2, f"lock-down failed: {error!r}".encode()[:2_000])
@@ -145,6 +146,14 @@ def run_child(
     while text:
         text = text[os.write(_RESULT, text) :]
     os._exit(0)
+
+
+def _address_space(form: str, limits: Limits) -> int:
+    """Bytes: the limit is the whole of a frames child's space, and what a rows program may add."""
+    if form == "frames":
+        return (limits.memory_mib or 2_048) << 20
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    return pages * os.sysconf("SC_PAGE_SIZE") + ((limits.memory_mib or 256) << 20)
 
 
 def _arrange_descriptors(result: int, errors: int, ruleset: int | None) -> None:

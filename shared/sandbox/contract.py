@@ -65,7 +65,8 @@ class Snapshot:
 class Limits:
     """What one program may use. Seconds, bytes, mebibytes as named.
 
-    `memory_mib` None means 256 in Monty and 2,048 of address space in the CPython child.
+    `memory_mib` None means 256 for a `rows` program and for a `frames` program 2,048 of address
+    space, pandas included.
     `runs` = 2 runs the program twice with different random seeds and reports
     `nondeterministic` when the results differ.
     """
