@@ -100,7 +100,12 @@ async def repair_mismatch(
         ),
         lambda text: (parsing.departing_step(text), parsing.sql_block(text)),
         grammar=sql_grammar(schema, briefing.hits, briefing.question.text) if profile.grammar else None,
-        tags={"kind": "mismatch", "strategy": candidate.strategy.value, "program": candidate.program_id},
+        tags={
+            "kind": "mismatch",
+            "strategy": candidate.strategy.value,
+            "program": candidate.program_id,
+            "reference": reference.program.id,
+        },
     )
     if reply is None:
         return candidate

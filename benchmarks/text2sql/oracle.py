@@ -1,0 +1,151 @@
+"""`ScriptedOracle`: a model double that knows gold and errs at rates that are set.
+
+Programs are derived from gold SQL by translation, or from one of its wrong readings. An SQL writer that
+follows a program follows it, wrong or right, with slips of its own; `direct` reads the question anew.
+Wrong readings are shared: with probability `correlation` an error is the question's favourite one, as
+models of one family make the same mistakes. Every draw depends on the seed, the question and the call
+only, so configurations see the same model.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from benchmarks.text2sql.mutations import broken_form, slow_form, wrong_forms
+from services.text2sql.pisql.chat import ChatReply, ChatRequest
+from services.text2sql.pisql.configuration import Role
+from services.text2sql.pisql.objects import SchemaView, Strategy
+from services.text2sql.pisql.translation import UntranslatableError, translate
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Probabilities of errors. `sql_slip` and `program_error` are semantic, `broken` is a bad name.
+
+    `repair` is the chance that a repair call mends what it is shown. `slow` is how many needless
+    scans a writer that is not `efficient` adds at most.
+    """
+
+    program_error: float = 0.0
+    program_crash: float = 0.0
+    sql_slip: float = 0.0
+    direct_error: float | None = None
+    broken: float = 0.0
+    repair: float = 0.7
+    correlation: float = 0.3
+    slow: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What the oracle knows of one question."""
+
+    gold: str
+    schema: SchemaView
+    wrong: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class ScriptedOracle:
+    """Answers chat requests from gold; a test double, never a model."""
+
+    truths: Mapping[str, Truth]
+    rates: Rates
+    seed: int = 0
+    calls: int = 0
+    _followed: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    async def complete(self, request: ChatRequest) -> ChatReply:
+        """The reply to one request, by the role and tags of the request."""
+        self.calls += 1
+        name = request.tag("question")
+        truth = self.truths[name]
+        draw = random.Random(f"{self.seed}|{name}|{request.role}|{sorted(request.tags)}|{request.seed}")
+        handlers: dict[Role, Callable[[ChatRequest, Truth, random.Random], str]] = {
+            Role.PROGRAMMER: self._program,
+            Role.PROGRAM_FIXER: self._mended_program,
+            Role.SQL_WRITER: self._sql,
+            Role.SQL_FIXER: self._mended_sql,
+        }
+        return ChatReply(handlers[request.role](request, truth, draw))
+
+    def _reading(self, truth: Truth, wrong: bool, draw: random.Random) -> str:
+        if not wrong or not truth.wrong:
+            return truth.gold
+        if draw.random() < self.rates.correlation:
+            return truth.wrong[0]
+        return draw.choice(truth.wrong)
+
+    def _program(self, request: ChatRequest, truth: Truth, draw: random.Random) -> str:
+        sql = self._reading(truth, draw.random() < self.rates.program_error, draw)
+        style = request.tag("style")
+        name = f"{style}-{int(request.tag('sample')) + 1}"
+        self._followed[request.tag("question"), name] = sql
+        source = _translated(sql, truth, style == "comment")
+        if draw.random() < self.rates.program_crash:
+            source = source.replace("def solve(db):\n", "def solve(db):\n    missing = [][1]\n", 1)
+        return f"```python\n{source}```"
+
+    def _mended_program(self, request: ChatRequest, truth: Truth, draw: random.Random) -> str:
+        if draw.random() < self.rates.repair:
+            return f"```python\n{_translated(truth.gold, truth, True)}```"
+        shown = request.messages[-1].content.split("```python\n", 1)[1].split("```", 1)[0]
+        return f"```python\n{shown}```"
+
+    def _sql(self, request: ChatRequest, truth: Truth, draw: random.Random) -> str:
+        strategy = request.tag("strategy")
+        if strategy == Strategy.DIRECT:
+            rate = self.rates.direct_error
+            wrong = draw.random() < (self.rates.sql_slip if rate is None else rate)
+            sql = self._reading(truth, wrong, draw)
+        else:
+            sql = self._followed.get((request.tag("question"), request.tag("program")), truth.gold)
+            if draw.random() < self.rates.sql_slip:
+                sql = self._reading(truth, True, draw)
+        if draw.random() < self.rates.broken:
+            sql = broken_form(sql, truth.schema)
+        elif self.rates.slow and strategy != Strategy.EFFICIENT:
+            sql = slow_form(sql, truth.schema, draw.randint(0, self.rates.slow))
+        return f"```sql\n{sql}\n```"
+
+    def _mended_sql(self, request: ChatRequest, truth: Truth, draw: random.Random) -> str:
+        """A mismatch fixer follows the plan it is shown; an error fixer only mends the name."""
+        intended = self._followed.get((request.tag("question"), request.tag("reference")), truth.gold)
+        if request.tag("kind") == "error":
+            intended = self._followed.get((request.tag("question"), request.tag("program")), truth.gold)
+        if draw.random() < self.rates.repair:
+            return f"step 1\n```sql\n{intended}\n```"
+        shown = request.messages[-1].content.split("```sql\n", 1)[1].split("\n```", 1)[0]
+        return f"step 1\n```sql\n{shown}\n```"
+
+
+def _translated(sql: str, truth: Truth, comments: bool) -> str:
+    """A program of the statement; of gold when only that can be translated."""
+    try:
+        return translate(sql, truth.schema, comments=comments)
+    except UntranslatableError:
+        return translate(truth.gold, truth.schema, comments=comments)
+
+
+def truth_of(gold: str, schema: SchemaView, differs: Callable[[str], bool], seed: int = 0) -> Truth | None:
+    """What the oracle must know of a question; None when no program can be derived from its gold."""
+    try:
+        translate(gold, schema)
+    except UntranslatableError:
+        return None
+    wrong = [
+        option
+        for option in wrong_forms(gold, schema, differs, most=6, seed=seed)
+        if _translatable(option, schema)
+    ]
+    return Truth(gold, schema, tuple(wrong))
+
+
+def _translatable(sql: str, schema: SchemaView) -> bool:
+    try:
+        translate(sql, schema)
+    except UntranslatableError:
+        return False
+    return True
