@@ -188,8 +188,8 @@ class DeadlineExceeded(Problem):
 _BY_STATUS: dict[int, type[Problem]] = {
     kind.status: kind
     for kind in (
-        BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, NotAcceptable, Conflict,
-        LengthRequired, PayloadTooLarge, UnsupportedMediaType, Unprocessable, TooManyRequests,
+        BadRequest, Unauthorized, BudgetExceeded, Forbidden, NotFound, MethodNotAllowed, NotAcceptable,
+        Conflict, LengthRequired, PayloadTooLarge, UnsupportedMediaType, Unprocessable, TooManyRequests,
         InternalError, BadGateway, ServiceUnavailable, DeadlineExceeded,
     )
 }  # fmt: skip

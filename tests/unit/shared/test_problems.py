@@ -58,6 +58,7 @@ def test_retry_after_is_whole_seconds_and_never_zero() -> None:
 
 def test_every_status_has_a_problem_and_unknown_ones_fall_to_their_class() -> None:
     assert isinstance(from_status(404, "x"), problems.NotFound)
+    assert isinstance(from_status(402, "x"), problems.BudgetExceeded)
     assert from_status(418, "x").status == 400
     assert from_status(599, "x").status == 500
 
