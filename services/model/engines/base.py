@@ -37,9 +37,8 @@ class Capabilities:
 
     `native_choices`: several choices or prompts in one call, with the usage of all of them.
     `native_tools`: tool calls, in the format the model was trained on.
-    `native_schema`: JSON schemas are enforced, and refused when they cannot be.
     `native_parameters`: it judges parameters itself, also those we do not know.
-    `grammar`: how it takes a GBNF grammar, if it does.
+    `grammar`: how it takes a grammar, if it does.
     """
 
     chat: bool = False
@@ -48,7 +47,6 @@ class Capabilities:
     classification: bool = False
     native_choices: bool = True
     native_tools: bool = True
-    native_schema: bool = True
     native_parameters: bool = True
     grammar: Literal["llamacpp", "vllm"] | None = None
     context_length: int | None = None

@@ -62,7 +62,6 @@ class LlamaCppEngine(SupervisedEngine):
             completions=True,
             native_choices=False,
             native_tools=False,
-            native_schema=False,
             native_parameters=False,
             grammar="llamacpp",
             context_length=spec.context_length,

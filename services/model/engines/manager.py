@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from structlog.contextvars import unbind_contextvars
+
 from services.model.engines.base import Engine, EngineStartFailed, EngineState
 from services.model.engines.specs import EncoderSpec, LlamaCppSpec, UpstreamSpec, VllmSpec
 from shared.database import utc_now
@@ -221,6 +223,12 @@ class EngineManager:
         await old.drain(self._drain_seconds)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
+        task = asyncio.create_task(_apart_from_the_request(work))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+async def _apart_from_the_request(work: Coroutine[Any, Any, None]) -> None:
+    """What an engine logs for the rest of its life is not about the request that started it."""
+    unbind_contextvars("request_id")
+    await work

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import signal
 from abc import abstractmethod
 from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
@@ -26,6 +27,9 @@ log = logger(__name__)
 PROBE_TIMEOUTS = Timeouts(connect=1.0, pool=1.0, write=2.0, read=5.0, first_byte=5.0)
 #: A prompt of a full context on a slow machine takes minutes before its first byte.
 CALL_TIMEOUTS = Timeouts(connect=2.0, pool=1.0, write=30.0, read=600.0, first_byte=600.0)
+
+
+_EXCEPTION = re.compile(r"\b[A-Z]\w*(Error|Exception): ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ class Launch:
 class SupervisedEngine(ProxiedEngine):
     """Runs one process and keeps it running."""
 
-    log_lines = 200
+    log_lines = 400
 
     def __init__(self, *, limit: int, policy: RestartPolicy | None = None) -> None:
         super().__init__(limit=limit)
@@ -215,8 +219,11 @@ class SupervisedEngine(ProxiedEngine):
         raise EngineStartFailed(f"The {self.kind} engine did not start: {why}. {self._last_words()}".strip())
 
     def _last_words(self) -> str:
-        telling = [line for line in self._log if "rror" in line or "failed" in line]
-        return " / ".join((telling or list(self._log))[-3:])[-600:]
+        """What the log says of the cause: the first exceptions named in it, else its last lines."""
+        lines = list(self._log)
+        named = list(dict.fromkeys(line for line in lines if _EXCEPTION.search(line)))
+        failed = [line for line in lines if "error" in line.lower() or "failed" in line]
+        return " / ".join(named[:2] or (failed or lines)[-3:])[:1000]
 
     async def _watch(self) -> str:
         """Return, with the reason, when the process has ended or no longer answers."""

@@ -122,6 +122,8 @@ def _flags(spec: VllmSpec, port: int) -> Iterator[str]:
     for flag, value in values.items():
         if value is not None:
             yield from (flag, str(value))
+    # We ask for its health every few seconds.
+    yield "--disable-uvicorn-access-log"
     if spec.tool_parser is not None:
         yield "--enable-auto-tool-choice"
     if spec.adapters:

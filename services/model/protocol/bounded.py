@@ -73,8 +73,8 @@ def longest(node: Node, scale: int) -> int:
             return 2 + sum(leading) + following + count
         case Object(members):
             return 2 + sum(len(_compact(name)) + 2 + longest(value, scale) for name, value, _ in members)
-        case Map(value, _, most):
-            return 2 + _count(0, most, scale) * (_NAME_LENGTH + 4 + longest(value, scale))
+        case Map(value, _, least, most):
+            return 2 + _count(least, most, scale) * (_NAME_LENGTH + 4 + longest(value, scale))
         case Union(options):
             return max(longest(option, scale) for option in options)
         case Never():
@@ -99,12 +99,13 @@ def emit(node: Node, scale: int) -> JsonSchema:
                 "required": [name for name, _, required in members if required],
                 "additionalProperties": False,
             }
-        case Map(value, names, most):
+        case Map(value, names, least, most):
             return {
                 "type": "object",
                 "patternProperties": {names or _NAMES: emit(value, scale)},
                 "additionalProperties": False,
-                "maxProperties": _count(0, most, scale),
+                "minProperties": least,
+                "maxProperties": _count(least, most, scale),
             }
         case Union(options):
             return {"anyOf": [emit(option, scale) for option in options]}

@@ -56,7 +56,7 @@ class DoneWatcher:
     @property
     def done(self) -> bool:
         """Whether the last event was `[DONE]`."""
-        return self._tail.rstrip().endswith(DONE)
+        return self._tail.rstrip().endswith(DONE_EVENT.rstrip())
 
 
 def event(chunk: dict[str, Any]) -> bytes:

@@ -81,6 +81,8 @@ def _checked(grammar: str) -> str:
 
 
 def _reason(messages: Sequence[str]) -> str:
-    first = (messages[0] if messages else "it cannot be compiled").splitlines()[0]
-    _, _, reason = first.rpartition("failed to compile JSON schema: ")
-    return f"it cannot be enforced: {(reason or first)[:300]}"
+    """The part of the compiler's report that speaks of the schema."""
+    lines = (messages[0] if messages else "it cannot be compiled").splitlines()
+    first = lines[0].rpartition("failed to compile JSON schema: ")[2] or lines[0]
+    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    return f"it cannot be enforced: {' '.join([first, *told])[:300]}"

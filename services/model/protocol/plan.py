@@ -170,6 +170,8 @@ def _passed_on(
         if capabilities.grammar != "vllm":
             raise refused(UnsupportedParameter, "grammar", "This model does not take a grammar.")
         document["structured_outputs"] = {"grammar": grammar}
+    if capabilities.grammar == "vllm":
+        _check_schema(request)
     options = request.stream_options
     return Plan(
         path,
@@ -178,6 +180,17 @@ def _passed_on(
         include_usage=options is not None and options.include_usage,
         choices_each=request.n or 1,
     )
+
+
+def _check_schema(request: ChatRequest | CompletionRequest) -> None:
+    """vLLM enforces what it knows of a schema and passes over the rest in silence; we do not."""
+    schema = request.schema_of_answer() if isinstance(request, ChatRequest) else request.json_schema
+    if schema is not None:
+        try:
+            schema_grammar(schema, LEAST_BUDGET)
+        except SchemaNotSupported as error:
+            message = f"Invalid schema for response_format: {error}."
+            raise refused(InvalidSchema, "response_format", message) from None
 
 
 def _refuse_unknown(request: ChatRequest | CompletionRequest) -> None:

@@ -267,7 +267,8 @@ class ChatRequest(_Generation):
         if isinstance(self.response_format, SchemaFormat):
             return self.response_format.json_schema.schema_
         if isinstance(self.response_format, JsonObjectFormat):
-            return {"type": "object"}
+            # Without a member the models would stop at {}.
+            return {"type": "object", "minProperties": 1}
         return None
 
     @property

@@ -91,6 +91,7 @@ class Map:
 
     value: Node
     names: str | None = None
+    least: int = 0
     most: int | None = None
 
 
@@ -340,19 +341,23 @@ class _Reader:
     def _mapping(
         self, schema: Json, patterns: Mapping[str, Json], extra: Json, path: str, trail: tuple[str, ...]
     ) -> Node:
-        if schema.get("minProperties", 0) > 0:
-            raise SchemaNotSupported(path, "'minProperties' without 'properties' is not supported")
+        least, most = schema.get("minProperties", 0), schema.get("maxProperties")
+        if least > 1:
+            # A grammar cannot see that a name was used before.
+            raise SchemaNotSupported(path, "'minProperties' above 1 without 'properties' is not supported")
         if len(patterns) > 1:
             raise SchemaNotSupported(path, "more than one 'patternProperties' is not supported")
         for pattern, member in patterns.items():
             value = self.read(member, f"{path}/patternProperties/{pattern}", trail)
-            return self._map_of(value, pattern, schema.get("maxProperties"))
+            return self._map_of(value, pattern, least, most)
         value = self.read(extra, f"{path}/additionalProperties", trail) if extra is not True else scalars()
-        return self._map_of(value, None, schema.get("maxProperties"))
+        return self._map_of(value, None, least, most)
 
     @staticmethod
-    def _map_of(value: Node, names: str | None, most: int | None) -> Node:
-        return Object(()) if isinstance(value, Never) or most == 0 else Map(value, names, most)
+    def _map_of(value: Node, names: str | None, least: int, most: int | None) -> Node:
+        if isinstance(value, Never) or most == 0:
+            return Never() if least else Object(())
+        return Map(value, names, least, most)
 
 
 def merge(first: Json, second: Json, path: str) -> Json:
