@@ -36,7 +36,7 @@ from deploy.supervisor import Probe, ProcessSpec, StartFailed, Supervisor
 from shared.app import free_port
 
 SERVICES = ("model", "text2sql", "vision")
-WORKER_POOLS = ("default",)
+WORKER_POOLS = ("text2sql", "diagnostics")
 LOG_BYTES = 20 << 20
 WARNING_MARKS = ("warning", "error", "critical", "Traceback")
 
@@ -101,6 +101,8 @@ def prepare(settings: LocalSettings) -> Local:
         ),
         "LATTICEWORK_LOG_FORMAT": os.environ.get("LATTICEWORK_LOG_FORMAT", "json"),
         "PYTHONUNBUFFERED": "1",
+        # Compiled once: without it every start compiles the suite again, 1 s of each service's start.
+        "PYTHONDONTWRITEBYTECODE": "",
     }
     return Local(settings, home, redis_url, private_redis, ports, environment)
 
@@ -309,6 +311,13 @@ async def run(local: Local, console: Console) -> None:
     log = Log(local.home / "latticework.log", console, verbose=local.settings.verbose)
     supervisor = Supervisor(process_specs(local), log)
     stop = asyncio.Event()
+    key = ""
+
+    def on_change() -> None:
+        if key:
+            write_address(local, key, {"suite": os.getpid(), **supervisor.pids})
+
+    supervisor.on_change = on_change
 
     def on_signal() -> None:
         if stop.is_set():
@@ -330,10 +339,11 @@ async def run(local: Local, console: Console) -> None:
         if starting.done():
             starting.result()
             key = await development_key(local)
-            write_address(local, key, {"suite": os.getpid(), **supervisor.pids})
+            on_change()
             greet(console, local, key, time.monotonic() - started)
             await stopping
     finally:
+        key = ""
         address.unlink(missing_ok=True)
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)

@@ -50,8 +50,9 @@ class ProcessSpec:
 class Watched:
     """One process over its restarts."""
 
-    def __init__(self, spec: ProcessSpec, sink: LineSink) -> None:
+    def __init__(self, spec: ProcessSpec, sink: LineSink, on_spawn: Callable[[], None]) -> None:
         self.spec = spec
+        self._on_spawn = on_spawn
         self.ready = asyncio.Event()
         self.restarts = 0
         self.failure: str | None = None
@@ -99,6 +100,7 @@ class Watched:
             preexec_fn=die_with_parent,
             limit=1 << 20,
         )
+        self._on_spawn()
         probe = asyncio.create_task(self._probe())
         try:
             await self._pump(self._process)
@@ -156,7 +158,9 @@ class Supervisor:
     """All processes of the suite, started in the order of their needs."""
 
     def __init__(self, specs: Sequence[ProcessSpec], sink: LineSink) -> None:
-        self.watched = {spec.name: Watched(spec, sink) for spec in specs}
+        self.on_change: Callable[[], None] = lambda: None
+        """Called after a process was started, also again; `pids` is up to date then."""
+        self.watched = {spec.name: Watched(spec, sink, lambda: self.on_change()) for spec in specs}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
