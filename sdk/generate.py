@@ -10,6 +10,7 @@ merged OpenAPI document of the suite, read by datamodel-code-generator.
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
 import subprocess
@@ -18,17 +19,23 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[1]
 PACKAGE = Path(__file__).parent / "latticework"
 HAND_WRITTEN = {"_io.py"}
 HEADER = "# Generated from {source} by sdk/generate.py; do not edit.\n"
 
+NEVER_CONNECTED = {"principal_secret": "x" * 40, "redis_url": "redis://127.0.0.1:1/0"}
+
+WITH_IMAGE = ("ScaffoldAnswer", "CropAnswer")
 CODEGEN_FLAGS = [
     *("--input-file-type", "openapi"),
     *("--output-model-type", "pydantic_v2.BaseModel"),
     *("--target-python-version", "3.11"),
     *("--base-class", "latticework._model.ApiModel"),
+    *("--base-class-map", json.dumps(dict.fromkeys(WITH_IMAGE, "latticework._model.ImageAnswer"))),
     *("--enum-field-as-literal", "all"),
     *("--formatters", "ruff-format"),
+    "--use-tuple-for-closed-arrays",
     "--use-annotated",
     "--use-schema-description",
     "--use-field-description",
@@ -110,10 +117,39 @@ def models_file() -> str:
 
 
 def merged_document() -> dict[str, Any]:
-    """The OpenAPI document of the whole suite, as the gateway serves it."""
-    sys.path.insert(0, str(PACKAGE.parents[1]))
-    document: dict[str, Any] = importlib.import_module("gateway.openapi").suite_document()
+    """The OpenAPI document of the whole suite, as the gateway serves it; nothing is started for it."""
+    sys.path.insert(0, str(ROOT))
+    merge = importlib.import_module("gateway.openapi").merge
+    create = importlib.import_module("shared.app").create_app
+    with tempfile.TemporaryDirectory() as home:
+        routers = importlib.import_module("gateway.app").routers()
+        gateway = create(
+            service="gateway", settings=settings_of("gateway", home), title="Latticework", routers=routers
+        )
+        rooms = {
+            name: importlib.import_module(f"services.{name}.app").create_app(
+                settings_of(f"services.{name}", home)
+            )
+            for name in sorted(path.parent.name for path in (ROOT / "services").glob("*/app.py"))
+        }
+        document: dict[str, Any] = merge(
+            gateway.openapi(), {name: room.openapi() for name, room in rooms.items()}
+        )
     return document
+
+
+def settings_of(package: str, home: str) -> Any:
+    """Settings good enough to make a service, not to run it."""
+    module = importlib.import_module(f"{package}.settings")
+    foundation = importlib.import_module("shared.settings")
+    kinds = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, foundation.ServiceSettings)
+        and value.__module__ == module.__name__
+    ]
+    return foundation.load_settings(kinds[0], home=Path(home), **NEVER_CONNECTED)
 
 
 def pruned(document: dict[str, Any]) -> dict[str, Any]:
@@ -137,6 +173,8 @@ def _prune(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     kept: dict[str, Any] = {}
+    if "prefixItems" in schema:  # A tuple, and its length is its type.
+        kept |= {name: schema[name] for name in ("minItems", "maxItems") if name in schema}
     for keyword, value in schema.items():
         if keyword == "properties":
             kept[keyword] = {name: _prune(one) for name, one in value.items()}
@@ -146,7 +184,16 @@ def _prune(schema: Any) -> Any:
             continue
         else:
             kept[keyword] = _prune(value)
-    return kept
+    # The generator makes a class of a tuple inside a tuple; a list of the one type says as much.
+    kept["prefixItems"] = [_as_list(one) for one in kept.get("prefixItems", [])]
+    return kept if kept["prefixItems"] else {name: kept[name] for name in kept if name != "prefixItems"}
+
+
+def _as_list(schema: dict[str, Any]) -> dict[str, Any]:
+    items = schema.get("prefixItems", [])
+    if not items or any(one != items[0] for one in items):
+        return schema
+    return {"type": "array", "items": items[0]}
 
 
 def main(arguments: list[str]) -> int:

@@ -11,8 +11,9 @@ from typing import Any, TypeVar, cast
 
 import httpx2
 from pydantic import TypeAdapter
+from pydantic_core import to_jsonable_python
 
-from latticework._calls import Call, given
+from latticework._calls import Call
 from latticework._config import Connection, RetryPolicy, Timeouts, resolve, retry_after_seconds
 from latticework._constants import IDEMPOTENCY_HEADER
 from latticework._events import parse
@@ -102,7 +103,7 @@ class BaseClient:
             if size is not None:
                 headers["Content-Length"] = str(size)
         elif call.body is not None:
-            arguments["json"] = given(call.body) if isinstance(call.body, Mapping) else call.body
+            arguments["json"] = to_jsonable_python(call.body)
         return arguments
 
     def _httpx_timeout(self, timeouts: Timeouts | None = None) -> httpx2.Timeout:

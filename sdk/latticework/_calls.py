@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Any
 from urllib.parse import quote
 
@@ -23,7 +24,7 @@ class Call:
     Attributes:
         path: below the address, beginning with a slash, already quoted (see `path_of`).
         parameters: of the query; None values are left out.
-        body: JSON data; None values at the top level are left out, so that server defaults apply.
+        body: JSON data.
         form: fields of a multipart body, next to `uploads`.
         uploads: files of a multipart body by field name.
         content: one file as the whole body.
@@ -35,7 +36,7 @@ class Call:
     method: str
     path: str
     parameters: Parameters = field(default_factory=dict)
-    body: Mapping[str, Any] | Sequence[Any] | None = None
+    body: Mapping[str, Any] | None = None
     form: Mapping[str, str] = field(default_factory=dict)
     uploads: Sequence[tuple[str, Upload]] = ()
     content: Upload | None = None
@@ -87,18 +88,31 @@ def get(path: str, **parameters: Parameter | Sequence[str]) -> Call:
 
 
 def post(path: str, body: Mapping[str, Any] | None = None, *, replayable: bool | None = None) -> Call:
-    """A POST of JSON that creates nothing, or whose repetition does no harm if `replayable`."""
-    return Call("POST", path, body=body, replayable=replayable)
+    """A POST of JSON that creates nothing; its repetition does no harm if `replayable`.
+
+    Fields that are None are left out, so that the server's defaults apply; so in `create`.
+    """
+    return Call("POST", path, body=None if body is None else given(body), replayable=replayable)
 
 
 def create(path: str, body: Mapping[str, Any] | None, idempotency_key: str | None = None) -> Call:
     """A POST that creates something: it always has an idempotency key, kept over its retries."""
-    return Call("POST", path, body=body, idempotency_key=idempotency_key or new_idempotency_key())
+    key = idempotency_key or new_idempotency_key()
+    return Call("POST", path, body=None if body is None else given(body), idempotency_key=key)
 
 
 def new_idempotency_key() -> str:
     """A fresh key for one logical operation."""
     return f"sdk-{secrets.token_urlsafe(18)}"
+
+
+class Unset(Enum):
+    """Told apart from None where None means something."""
+
+    UNSET = "unset"
+
+
+UNSET = Unset.UNSET
 
 
 def path_of(template: str, *values: str) -> str:

@@ -16,10 +16,17 @@ DONE = "[DONE]"
 
 
 class Decoded(NamedTuple, Generic[Item]):
-    """What one event gave: an item or nothing, and whether the stream is complete with it."""
+    """What one event gave.
+
+    Attributes:
+        item: for the caller, or None.
+        last: nothing can follow; stop listening.
+        complete: if the stream ends here, nothing is missing.
+    """
 
     item: Item | None
     last: bool = False
+    complete: bool = False
 
 
 Decoder = Callable[[ServerSentEvent], Decoded[Item]]

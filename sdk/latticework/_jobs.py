@@ -39,12 +39,12 @@ def check_outcome(job: Job) -> Job:
 
 
 def job_events() -> Decoder[JobEvent]:
-    """Decoder of a job's events; the final one ends the stream."""
+    """Decoder of a job's events. A job that failed and was retried goes on after its final event."""
     adapter = TypeAdapter(JobEvent)
 
     def decode(event: ServerSentEvent) -> Decoded[JobEvent]:
         item = parse(adapter, event.data)
-        return Decoded(item, last=item.type in FINAL)
+        return Decoded(item, complete=item.type in FINAL)
 
     return decode
 

@@ -3,9 +3,10 @@
 #   filename:  openapi.json
 
 from __future__ import annotations
-from latticework._model import ApiModel
+from latticework._model import ApiModel, ImageAnswer
 from typing import Annotated, Any, Literal
-from pydantic import AwareDatetime, ConfigDict, Field, StringConstraints
+from pydantic import AwareDatetime, ConfigDict, Field, RootModel, StringConstraints
+from datetime import date
 
 
 class AliasPut(ApiModel):
@@ -59,6 +60,94 @@ class ArtifactView(ApiModel):
     created_at: AwareDatetime
 
 
+class Box(RootModel[tuple[int, int, int, int]]):
+    root: Annotated[tuple[int, int, int, int], Field(max_length=4, min_length=4)]
+
+
+class AskAnswer(ApiModel):
+    """
+    The answer and how it was reached. `point` is on the stored image, `box` on the upright one.
+    """
+
+    answer: str | None
+    reply: str
+    path: list[dict[str, float]]
+    point: dict[str, float] | None
+    box: Box | None
+    model: str
+    usage: dict[str, int]
+    phases: list[dict[str, Any]]
+
+
+class Budget(ApiModel):
+    """
+    A budget and what is used of it in the running period.
+    """
+
+    id: str
+    name: str
+    usd: str | None
+    tokens: int | None
+    period: Literal["total", "day", "month"]
+    used_usd: str
+    used_tokens: int
+    reserved_usd: str
+    """
+    held for calls that are running
+    """
+    reserved_tokens: int
+    created_at: AwareDatetime
+
+
+class BudgetChange(ApiModel):
+    """
+    Fields that are absent stay as they are; null removes a limit.
+    """
+
+    name: str | None = None
+    usd: float | str | None = None
+    tokens: int | None = None
+
+
+class BudgetCreate(ApiModel):
+    """
+    A budget that any number of keys may share.
+    """
+
+    usd: float | str | None = None
+    """
+    US dollars as a decimal string
+    """
+    tokens: int | None = None
+    """
+    prompt and completion tokens together
+    """
+    period: Literal["total", "day", "month"] = "total"
+    """
+    when the counters start again (UTC)
+    """
+    name: str
+
+
+class BudgetLimits(ApiModel):
+    """
+    Hard limits: a call that could exceed one is refused before it starts.
+    """
+
+    usd: float | str | None = None
+    """
+    US dollars as a decimal string
+    """
+    tokens: int | None = None
+    """
+    prompt and completion tokens together
+    """
+    period: Literal["total", "day", "month"] = "total"
+    """
+    when the counters start again (UTC)
+    """
+
+
 class CalledFunction(ApiModel):
     """
     The function of a past tool call; `arguments` is JSON in a string.
@@ -71,6 +160,26 @@ class CalledFunction(ApiModel):
     arguments: str
 
 
+class Capabilities(ApiModel):
+    """
+    What this service can do, and how much of it.
+    """
+
+    formats: list[str]
+    output_formats: list[str]
+    profiles: list[str]
+    label_styles: list[str]
+    modes: list[str]
+    strategies: list[str]
+    locales: list[str]
+    template_version: str
+    limits: dict[str, int]
+    ask: bool
+    model: str | None
+    ocr: bool
+    versions: dict[str, str]
+
+
 class ContentPart(ApiModel):
     """
     A part of a message; engines of ours read text, others may read more.
@@ -81,6 +190,26 @@ class ContentPart(ApiModel):
     )
     type: str
     text: str | None = None
+
+
+class Dot(ApiModel):
+    """
+    A drawn dot; x, y on the answered image, *_original on the stored file.
+    """
+
+    label: str
+    t: int | None
+    row: int
+    col: int
+    x: float
+    y: float
+    x_original: float
+    y_original: float
+    color: str
+    label_box: tuple[int, int, int, int]
+    contrast: float
+    overlaps: int
+    plate: bool
 
 
 class EmbeddingRequest(ApiModel):
@@ -205,6 +334,94 @@ class JsonSchemaFormat(ApiModel):
     strict: bool | None = None
 
 
+class Key(ApiModel):
+    """
+    A key without its secret.
+    """
+
+    id: str
+    name: str
+    tenant: str
+    tenant_class: str
+    scopes: list[str]
+    shown: str
+    """
+    how the secret begins
+    """
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    budget_id: str | None
+    expires_at: AwareDatetime | None
+    revoked_at: AwareDatetime | None
+    created_at: AwareDatetime
+
+
+class KeyCreate(ApiModel):
+    """
+    A key for a person or a program; give `budget` for one of its own or `budget_id` to share one.
+    """
+
+    name: str
+    scopes: list[str]
+    expires_at: AwareDatetime | None = None
+    """
+    RFC 3339; null: never
+    """
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    budget: BudgetLimits | None = None
+    budget_id: str | None = None
+    tenant_class: str = "standard"
+    """
+    label under which its traffic appears in metrics
+    """
+
+
+class KeyCreated(ApiModel):
+    """
+    A key with its secret, which is shown this once.
+    """
+
+    id: str
+    name: str
+    tenant: str
+    tenant_class: str
+    scopes: list[str]
+    shown: str
+    """
+    how the secret begins
+    """
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    budget_id: str | None
+    expires_at: AwareDatetime | None
+    revoked_at: AwareDatetime | None
+    created_at: AwareDatetime
+    key: str
+
+
+class KeyRotate(ApiModel):
+    """
+    How long the old secret still works beside the new one.
+    """
+
+    overlap_seconds: int = 0
+
+
+class LabelRead(ApiModel):
+    label: str
+    read: str | None
+    score: float | None
+    correct: bool
+
+
+class LegibilityFacts(ApiModel):
+    min_contrast: float
+    mean_contrast: float
+    overlaps: int
+    out_of_canvas: int
+
+
 class LlamaCppAdapter(ApiModel):
     """
     A LoRA adapter in GGUF form, merged into every answer with the given weight.
@@ -248,6 +465,15 @@ class LlamaCppSpec(ApiModel):
     adapters: Annotated[list[LlamaCppAdapter], Field(validate_default=True)] = []
 
 
+class MatrixOptions(ApiModel):
+    """
+    An h x w matrix of at most 400 dots.
+    """
+
+    rows: int = 6
+    cols: int = 6
+
+
 class ModelObject(ApiModel):
     """
     OpenAI's model object.
@@ -282,6 +508,37 @@ class PageArtifactView(ApiModel):
     next: str | None = None
 
 
+class PageBudget(ApiModel):
+    data: list[Budget]
+    next: str | None = None
+
+
+class PageKey(ApiModel):
+    data: list[Key]
+    next: str | None = None
+
+
+class PriceEntry(ApiModel):
+    """
+    US dollars per million tokens and per request; `model` null is the default of all others.
+    """
+
+    model: str | None
+    prompt: str
+    completion: str
+    cached_prompt: str
+    request: str
+    max_output_tokens: int
+
+
+class Prices(ApiModel):
+    """
+    The price table.
+    """
+
+    data: list[PriceEntry]
+
+
 class ProblemDocument(ApiModel):
     """
     The body of every error answer, RFC 9457 with our extension members.
@@ -300,9 +557,107 @@ class ProblemDocument(ApiModel):
     request_id: str | None = None
 
 
+class PromptAnswer(ApiModel):
+    """
+    A rendered prompt. `images` says which image belongs where, in order.
+    """
+
+    system: str
+    user: str
+    images: list[Literal["original", "overlay", "crop"]]
+    template_version: str
+
+
+class PromptWithMessages(ApiModel):
+    """
+    The prompt, also as a chat-completions message list.
+    """
+
+    system: str
+    user: str
+    images: list[Literal["original", "overlay", "crop"]]
+    template_version: str
+    messages: list[dict[str, Any]]
+
+
+class ResolvedMention(ApiModel):
+    text: str
+    start: int
+    end: int
+    t: int | None
+    row: float
+    col: float
+    in_range: bool
+    swapped_in_range: bool
+    x: float | None = None
+    y: float | None = None
+    x_original: float | None = None
+    y_original: float | None = None
+
+
+class ResolvedPoint(ApiModel):
+    x: float
+    y: float
+    label: str
+    row: int
+    col: int
+    dot_x: int
+    dot_y: int
+    distance: float
+    cell: tuple[int, int, int, int]
+
+
+class BoxOriginal(RootModel[tuple[float, float, float, float]]):
+    root: Annotated[
+        tuple[float, float, float, float], Field(max_length=4, min_length=4)
+    ]
+
+
+class ResolvedRange(ApiModel):
+    """
+    `first` and `last` are indices into the mentions; boxes are (left, top, right, bottom).
+    """
+
+    first: int
+    last: int
+    rows: tuple[float, float]
+    cols: tuple[float, float]
+    box: Box | None = None
+    box_original: BoxOriginal | None = None
+
+
+class ScaffoldAnswer(ImageAnswer):
+    original_size: tuple[int, int]
+    upright_size: tuple[int, int]
+    working_size: tuple[int, int]
+    scale_x: float
+    scale_y: float
+    orientation: int
+    transform: tuple[list[float], list[float]]
+    frame: int
+    frames: int
+    warnings: list[str]
+    image_b64: str
+    original_b64: str | None = None
+    media_type: str
+    t: int | None
+    matrix: MatrixOptions
+    font_px: int
+    radius_px: int
+    dots: list[Dot]
+    legibility: LegibilityFacts
+    timing_ms: dict[str, float]
+    prompt: PromptAnswer | None = None
+
+
 class SchemaFormat(ApiModel):
     type: Literal["json_schema"]
     json_schema: JsonSchemaFormat
+
+
+class SequenceAnswer(ApiModel):
+    images: list[ScaffoldAnswer]
+    prompt: PromptAnswer | None = None
 
 
 class StreamOptions(ApiModel):
@@ -386,6 +741,23 @@ class UpstreamSpec(ApiModel):
     """
     ask for the model list to know whether it is there
     """
+
+
+class Usage(ApiModel):
+    """
+    Sums over one group; the fields that were not grouped by are null.
+    """
+
+    day: date | None = None
+    key_id: str | None = None
+    service: str | None = None
+    model: str | None = None
+    requests: int
+    failures: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    cost_usd: str
 
 
 class VllmAdapter(ApiModel):
@@ -512,6 +884,32 @@ class CompletionRequest(ApiModel):
     echo: bool | None = None
     suffix: str | None = None
     best_of: int | None = None
+
+
+class CropAnswer(ImageAnswer):
+    """
+    `transform` maps crop pixels to the stored file, `box_working` is on the upright original.
+    """
+
+    original_size: tuple[int, int]
+    upright_size: tuple[int, int]
+    working_size: tuple[int, int]
+    scale_x: float
+    scale_y: float
+    orientation: int
+    transform: tuple[list[float], list[float]]
+    frame: int
+    frames: int
+    warnings: list[str]
+    image_b64: str
+    media_type: str
+    box_working: tuple[int, int, int, int]
+    box_original: tuple[float, float, float, float]
+    matrix: MatrixOptions | None = None
+    font_px: int | None = None
+    radius_px: int | None = None
+    dots: Annotated[list[Dot], Field(validate_default=True)] = []
+    legibility: LegibilityFacts | None = None
 
 
 class EngineCreate(ApiModel):
@@ -681,6 +1079,26 @@ class JobSummary(ApiModel):
     checkpoint_at: AwareDatetime | None
 
 
+class LegibilityAnswer(ApiModel):
+    original_size: tuple[int, int]
+    upright_size: tuple[int, int]
+    working_size: tuple[int, int]
+    scale_x: float
+    scale_y: float
+    orientation: int
+    transform: tuple[list[float], list[float]]
+    frame: int
+    frames: int
+    warnings: list[str]
+    matrix: MatrixOptions
+    font_px: int
+    legibility: LegibilityFacts
+    labels: int
+    recall: float
+    reads: list[LabelRead]
+    timing_ms: dict[str, float]
+
+
 class Message(ApiModel):
     """
     One message of the conversation.
@@ -708,6 +1126,18 @@ class ModelList(ApiModel):
 class PageEngineView(ApiModel):
     data: list[EngineView]
     next: str | None = None
+
+
+class PageUsage(ApiModel):
+    data: list[Usage]
+    next: str | None = None
+
+
+class ResolveAnswer(ApiModel):
+    mentions: list[ResolvedMention]
+    ranges: list[ResolvedRange]
+    answer: str | None
+    points: list[ResolvedPoint]
 
 
 class AllowedTools(ApiModel):

@@ -15,7 +15,9 @@ from latticework._async._io import sleep, upload_chunks
 from latticework._async.resources.artifacts import AsyncArtifacts
 from latticework._async.resources.chat import AsyncChat
 from latticework._async.resources.jobs import AsyncJobs
+from latticework._async.resources.keys import AsyncBudgets, AsyncKeys, AsyncUsageReports
 from latticework._async.resources.models import AsyncEngines, AsyncModels
+from latticework._async.resources.vision import AsyncVision
 from latticework._base_client import BaseClient, check_redirect, decode, last_response, status_error
 from latticework._calls import Call
 from latticework._config import RetryPolicy, Timeouts
@@ -63,6 +65,10 @@ class AsyncClient(BaseClient):
         self.engines = AsyncEngines(self)
         self.artifacts = AsyncArtifacts(self)
         self.jobs = AsyncJobs(self)
+        self.keys = AsyncKeys(self)
+        self.budgets = AsyncBudgets(self)
+        self.usage = AsyncUsageReports(self)
+        self.vision = AsyncVision(self)
 
     async def __aenter__(self) -> Self:
         return self

@@ -77,13 +77,14 @@ class AsyncStream(Generic[Item]):
         await self._iterator.aclose()
 
     async def _iterate(self) -> AsyncGenerator[Item]:
-        failures = 0
+        failures, moved = 0, False
         while True:
             try:
                 async with aclosing(self._events()) as events:
                     async for event in events:
-                        failures = 0
+                        failures, moved = 0, True
                         decoded = self._decoder(event)
+                        self._over = decoded.complete
                         if decoded.item is not None:
                             yield decoded.item
                         if decoded.last:
@@ -92,17 +93,19 @@ class AsyncStream(Generic[Item]):
                     return
                 raise Interrupted(f"The stream from {self._client.url} ended before its last event.")
             except (TransportError, ServerError) as error:
-                pause = self._pause(error, failures)
+                pause = self._pause(error, failures, moved=moved)
                 if pause is None:
                     raise
-            failures += 1
             await sleep(pause)
+            failures, moved = failures + 1, False
 
-    def _pause(self, error: TransportError | ServerError, failures: int) -> float | None:
+    def _pause(self, error: TransportError | ServerError, failures: int, *, moved: bool) -> float | None:
         if self._reconnect is None:
             return None
         asked = error.retry_after if isinstance(error, ServerError) else self._server_delay
-        return self._reconnect.delay(failures, asked)
+        pause = self._reconnect.delay(failures, asked)
+        # A connection that brought something is taken up again at once.
+        return 0.0 if moved and asked is None and pause is not None else pause
 
     async def _events(self) -> AsyncGenerator[ServerSentEvent]:
         call = self._call

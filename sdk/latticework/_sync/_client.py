@@ -21,7 +21,9 @@ from latticework._sync._io import sleep, upload_chunks
 from latticework._sync.resources.artifacts import Artifacts
 from latticework._sync.resources.chat import Chat
 from latticework._sync.resources.jobs import Jobs
+from latticework._sync.resources.keys import Budgets, Keys, UsageReports
 from latticework._sync.resources.models import Engines, Models
+from latticework._sync.resources.vision import Vision
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +66,10 @@ class Client(BaseClient):
         self.engines = Engines(self)
         self.artifacts = Artifacts(self)
         self.jobs = Jobs(self)
+        self.keys = Keys(self)
+        self.budgets = Budgets(self)
+        self.usage = UsageReports(self)
+        self.vision = Vision(self)
 
     def __enter__(self) -> Self:
         return self

@@ -40,8 +40,9 @@ def detect(environ: Mapping[str, str] = os.environ, *, terminal: bool | None = N
     return Protocol.blocks if colours in ("truecolor", "24bit") and _has_decoder() else Protocol.none
 
 
-def show(image: bytes, protocol: Protocol, out: TextIO = sys.stdout) -> None:
-    """Write a PNG to the terminal."""
+def show(image: bytes, protocol: Protocol, out: TextIO | None = None) -> None:
+    """Write a PNG to the terminal, or to `out`."""
+    out = out or sys.stdout
     if protocol is Protocol.kitty:
         out.writelines(kitty(image))
     elif protocol is Protocol.iterm:

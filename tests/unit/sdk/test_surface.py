@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from pathlib import Path
-from types import ModuleType
 
 import latticework
 from latticework._exceptions import __doc__ as tree
-
-ROOT = Path(__file__).parents[3]
-
-
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sdk_generate", ROOT / "sdk" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.unit.sdk.suite import generator
 
 
 def test_all_is_sorted_and_equals_what_is_importable() -> None:
@@ -67,6 +55,12 @@ def test_synchronous_half_has_not_drifted() -> None:
     """`python sdk/generate.py` mends it."""
     for path, content in generator().sync_files().items():
         assert path.read_text() == content, f"{path.name} has drifted; run: python sdk/generate.py"
+
+
+def test_models_have_not_drifted() -> None:
+    """`python sdk/generate.py` mends it."""
+    models = Path(latticework.__file__).parent / "models.py"
+    assert models.read_text() == generator().models_file(), "the API has changed; run: python sdk/generate.py"
 
 
 def test_both_clients_offer_the_same() -> None:

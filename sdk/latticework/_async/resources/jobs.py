@@ -17,6 +17,7 @@ from latticework._jobs import FOLLOWING, POLL_SECONDS, check_outcome, is_final, 
 from latticework.models import Job, JobEvent, JobKind, JobSummary
 
 PATH = "/v1/jobs"
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
 class AsyncJobs(AsyncResource):
@@ -61,8 +62,8 @@ class AsyncJobs(AsyncResource):
     def list(
         self,
         *,
-        state: Literal["queued", "running", "succeeded", "failed", "cancelled"] | None = None,
-        kind: str | None = None,
+        state: State | Sequence[State] | None = None,
+        kind: str | Sequence[str] | None = None,
         page_size: int | None = None,
     ) -> AsyncPages[JobSummary]:
         """Jobs, newest first."""

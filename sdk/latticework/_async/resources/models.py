@@ -7,7 +7,7 @@ from typing import Any
 
 from latticework._async._paging import AsyncPages
 from latticework._async.resources._resource import AsyncResource
-from latticework._calls import Call, create, get, path_of, post
+from latticework._calls import Call, create, get, given, path_of, post
 from latticework.models import AliasView, EngineView, ModelList, ModelObject
 
 EngineSpec = Mapping[str, Any]
@@ -37,7 +37,7 @@ class AsyncAliases(AsyncResource):
         self, name: str, engine: str, *, model: str | None = None, shared: bool | None = None
     ) -> AliasView:
         """Let `name` lead to an engine, or to one of its models; the next request follows it."""
-        body = {"engine": engine, "model": model, "shared": shared}
+        body = given({"engine": engine, "model": model, "shared": shared})
         call = Call("PUT", path_of("/v1/engines/aliases/{}", name), body=body)
         return await self._client.fetch(call, AliasView)
 

@@ -18,6 +18,7 @@ from latticework._sync.resources._resource import Resource
 from latticework.models import Job, JobEvent, JobKind, JobSummary
 
 PATH = "/v1/jobs"
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
 class Jobs(Resource):
@@ -62,8 +63,8 @@ class Jobs(Resource):
     def list(
         self,
         *,
-        state: Literal["queued", "running", "succeeded", "failed", "cancelled"] | None = None,
-        kind: str | None = None,
+        state: State | Sequence[State] | None = None,
+        kind: str | Sequence[str] | None = None,
         page_size: int | None = None,
     ) -> Pages[JobSummary]:
         """Jobs, newest first."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from latticework._calls import Call, create, get, path_of, post
+from latticework._calls import Call, create, get, given, path_of, post
 from latticework._sync._paging import Pages
 from latticework._sync.resources._resource import Resource
 from latticework.models import AliasView, EngineView, ModelList, ModelObject
@@ -38,7 +38,7 @@ class Aliases(Resource):
         self, name: str, engine: str, *, model: str | None = None, shared: bool | None = None
     ) -> AliasView:
         """Let `name` lead to an engine, or to one of its models; the next request follows it."""
-        body = {"engine": engine, "model": model, "shared": shared}
+        body = given({"engine": engine, "model": model, "shared": shared})
         call = Call("PUT", path_of("/v1/engines/aliases/{}", name), body=body)
         return self._client.fetch(call, AliasView)
 
