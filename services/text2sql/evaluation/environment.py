@@ -5,7 +5,7 @@ Everything a question needs is built once per database and kept; the sandbox is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -21,14 +21,24 @@ from shared.sandbox import Sandbox
 
 
 class Environment:
-    """Databases of a data set, ready to be asked. Close it, or use it as a context manager."""
+    """Databases of a data set, ready to be asked. Use as a context manager.
 
-    def __init__(self, dataset: Dataset, sandbox: Sandbox | None = None, *, examples: bool = False) -> None:
+    `knowledge` gives catalogues that exist already; the others are read on first use.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        sandbox: Sandbox | None = None,
+        *,
+        examples: bool = False,
+        knowledge: Mapping[str, Knowledge] | None = None,
+    ) -> None:
         self.dataset = dataset
         self._examples = examples
         self._own = sandbox is None
         self.sandbox = sandbox if sandbox is not None else Sandbox()
-        self._knowledge: dict[str, Knowledge] = {}
+        self._knowledge: dict[str, Knowledge] = dict(knowledge or {})
         self._targets = {name: DatabaseTarget.from_url(url) for name, url in dataset.databases.items()}
 
     def __enter__(self) -> Environment:

@@ -403,3 +403,47 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [to_plain(item) for item in value]
     return value
+
+
+def schema_from_plain(data: Mapping[str, Any]) -> SchemaView:
+    """The schema view that `to_plain` made `data` of."""
+    tables = tuple(
+        Table(
+            **{
+                **table,
+                "columns": tuple(
+                    Column(
+                        **{
+                            **column,
+                            "samples": tuple(column["samples"]),
+                            "synonyms": tuple(column["synonyms"]),
+                        }
+                    )
+                    for column in table["columns"]
+                ),
+                "primary_key": tuple(table["primary_key"]),
+                "synonyms": tuple(table["synonyms"]),
+                "sample_rows": tuple(map(tuple, table["sample_rows"])),
+            }
+        )
+        for table in data["tables"]
+    )
+    keys = tuple(
+        ForeignKey(
+            **{
+                **key,
+                "columns": tuple(key["columns"]),
+                "referred_columns": tuple(key["referred_columns"]),
+            }
+        )
+        for key in data["foreign_keys"]
+    )
+    return SchemaView(
+        **{
+            **data,
+            "tables": tables,
+            "foreign_keys": keys,
+            "metrics": tuple(Metric(**metric) for metric in data["metrics"]),
+            "notes": tuple(data["notes"]),
+        }
+    )

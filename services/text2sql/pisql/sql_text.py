@@ -47,9 +47,17 @@ def _first_line(error: Exception) -> str:
     return text.splitlines()[0].replace("\x1b[4m", "").replace("\x1b[0m", "")[:300]
 
 
+def read_tree(sql: str, dialect: str) -> Any:
+    """The cached tree of one statement, to be read only; raises `SqlFailedError` as `parse` does."""
+    return _parsed(sql.strip().rstrip(";").strip(), dialect_name(dialect))
+
+
 def parse(sql: str, dialect: str) -> Any:
-    """The tree of one statement; raises `SqlFailedError` for none, several, or bad syntax."""
-    return _parsed(sql.strip().rstrip(";").strip(), dialect_name(dialect)).copy()
+    """A tree of one statement that the caller may change.
+
+    Raises `SqlFailedError` for no statement, several, or bad syntax.
+    """
+    return read_tree(sql, dialect).copy()
 
 
 def clean(sql: str, schema: SchemaView) -> str:
@@ -123,7 +131,7 @@ def known_names(tree: Any, schema: SchemaView) -> set[str]:
 
 def unknown_names(sql: str, schema: SchemaView) -> list[UnknownName]:
     """Tables and columns the catalogue does not have, with closest-name hints (at most three each)."""
-    tree = parse(sql, schema.dialect)
+    tree = read_tree(sql, schema.dialect)
     common = {cte.alias.lower() for cte in tree.find_all(exp.CTE)}
     tables = {table.name.lower(): table.name for table in schema.tables}
     found: dict[str, UnknownName] = {}
@@ -179,7 +187,7 @@ def closest(name: str, candidates: Iterable[str]) -> tuple[str, ...]:
 
 def used_names(sql: str, schema: SchemaView) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Catalogue tables, and `table.column` names, that a statement reads (best effort for columns)."""
-    tree = parse(sql, schema.dialect)
+    tree = read_tree(sql, schema.dialect)
     tables = [
         table
         for name in dict.fromkeys(node.name.lower() for node in tree.find_all(exp.Table))
@@ -201,17 +209,17 @@ def used_names(sql: str, schema: SchemaView) -> tuple[tuple[str, ...], tuple[str
 
 def node_count(sql: str, dialect: str) -> int:
     """How many nodes the statement's tree has: the measure of its length."""
-    return sum(1 for _ in parse(sql, dialect).walk())
+    return sum(1 for _ in read_tree(sql, dialect).walk())
 
 
 def is_ordered(sql: str, dialect: str) -> bool:
     """Whether the statement has a top-level ORDER BY."""
-    return parse(sql, dialect).args.get("order") is not None
+    return read_tree(sql, dialect).args.get("order") is not None
 
 
 def order_columns(sql: str, dialect: str) -> tuple[int, ...] | None:
     """Positions of the top-level ORDER BY keys in the select list; None when one is not selected."""
-    tree = parse(sql, dialect)
+    tree = read_tree(sql, dialect)
     order = tree.args.get("order")
     if order is None or not isinstance(tree, exp.Select):
         return None

@@ -9,6 +9,8 @@ stay. The thresholds are CHESS's.
 from __future__ import annotations
 
 import difflib
+import io
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,6 +32,7 @@ _QUOTED = re.compile(r"\"([^\"]{1,80})\"|'([^']{1,80})'|“([^”]{1,80})”")
 _TOKEN = re.compile(r"[\w][\w.\-/&']*", re.UNICODE)
 _IDENTIFIER = re.compile(r"^[0-9a-fA-F-]{16,}$|^\d+$")
 _SHORTLIST = 64
+_SCANNED_VALUES = 20_000
 DEFAULTS = ValueSettings()
 
 
@@ -76,20 +79,29 @@ def _hash(gram: str) -> int:
 class ValueIndex:
     """MinHash index of a database's text values.
 
-    Every position of the signatures keeps its own sorted order, so a look-up costs two binary
-    searches a position whatever the number of values.
+    A small index is scanned; above 20,000 values every position of the signatures keeps its own
+    sorted order, so a look-up costs two binary searches a position.
     """
 
-    def __init__(self, values: Sequence[IndexedValue], settings: ValueSettings) -> None:
+    def __init__(
+        self,
+        values: Sequence[IndexedValue],
+        settings: ValueSettings,
+        signatures: NDArray[np.uint32] | None = None,
+    ) -> None:
         self._settings = settings
         self._values = list(values)
         self._hasher = MinHasher(settings.signature_size)
         self._exact: dict[str, list[int]] = defaultdict(list)
         for number, item in enumerate(self._values):
             self._exact[item.value.strip().lower()].append(number)
-        signatures = np.empty((len(self._values), settings.signature_size), dtype=np.uint32)
-        for number, item in enumerate(self._values):
-            signatures[number] = self._hasher.signature(item.value)
+        if signatures is None:
+            signatures = np.empty((len(self._values), settings.signature_size), dtype=np.uint32)
+            for number, item in enumerate(self._values):
+                signatures[number] = self._hasher.signature(item.value)
+        self._signatures = signatures
+        if len(self._values) <= _SCANNED_VALUES:
+            return
         self._order = np.argsort(signatures, axis=0, kind="stable").astype(np.int32)
         self._sorted = np.take_along_axis(signatures, self._order, axis=0)
 
@@ -111,26 +123,49 @@ class ValueIndex:
             kept += [IndexedValue(table, column, value) for value in list(distinct)[: settings.column_cap]]
         return cls(kept, settings)
 
+    def dump(self) -> bytes:
+        """The index as bytes, for `load`."""
+        buffer = io.BytesIO()
+        texts = json.dumps([[item.table, item.column, item.value] for item in self._values])
+        np.savez_compressed(
+            buffer, values=np.frombuffer(texts.encode(), dtype=np.uint8), signatures=self._signatures
+        )
+        return buffer.getvalue()
+
+    @classmethod
+    def load(cls, content: bytes, settings: ValueSettings = DEFAULTS) -> ValueIndex:
+        """An index that was dumped with the same signature size."""
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            values = [IndexedValue(*item) for item in json.loads(stored["values"].tobytes())]
+            return cls(values, settings, stored["signatures"])
+
     def similar(self, keyword: str) -> list[tuple[int, float]]:
         """(value number, estimated Jaccard) above the threshold, best first, at most 64."""
         if not self._values:
             return []
         wanted = self._hasher.signature(keyword)
-        agreeing: list[NDArray[np.int32]] = []
-        for position in range(self._settings.signature_size):
-            column = self._sorted[:, position]
-            low = int(np.searchsorted(column, wanted[position], side="left"))
-            high = int(np.searchsorted(column, wanted[position], side="right"))
-            if high > low:
-                agreeing.append(self._order[low:high, position])
-        if not agreeing:
-            return []
-        numbers, counts = np.unique(np.concatenate(agreeing), return_counts=True)
+        if len(self._values) <= _SCANNED_VALUES:
+            counts = (self._signatures == wanted).sum(axis=1)
+            numbers = np.flatnonzero(counts).astype(np.int32)
+            counts = counts[numbers]
+        else:
+            numbers, counts = self._looked_up(wanted)
         shares = counts / self._settings.signature_size
         kept = shares >= self._settings.jaccard_threshold
         numbers, shares = numbers[kept], shares[kept]
         best = np.lexsort((numbers, -shares))[:_SHORTLIST]
         return [(int(numbers[index]), float(shares[index])) for index in best]
+
+    def _looked_up(self, wanted: NDArray[np.uint32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """Numbers of the values that agree with a signature somewhere, and in how many positions."""
+        agreeing = [np.empty(0, dtype=np.int32)]
+        for position in range(self._settings.signature_size):
+            column = self._sorted[:, position]
+            low = int(np.searchsorted(column, wanted[position], side="left"))
+            high = int(np.searchsorted(column, wanted[position], side="right"))
+            agreeing.append(self._order[low:high, position])
+        numbers, counts = np.unique(np.concatenate(agreeing), return_counts=True)
+        return numbers, counts.astype(np.int64)
 
     def exact(self, keyword: str) -> list[int]:
         """Numbers of the values equal to the keyword, letter case and outer blanks ignored."""
