@@ -166,8 +166,9 @@ def test_commands(
     assert shown[:13] == "\x1b_Ga=T,f=100,"
 
     looked = runner.invoke(app, ["look", str(photo), "What is it?"])
-    assert looked.exit_code == 0
-    assert looked.stdout.startswith("a red mug\nat pixel (")
+    assert (looked.exit_code, looked.stdout) == (0, "a red mug\n")
     assert "locate" in looked.stderr
+    pointed = runner.invoke(app, ["look", str(photo), "What is it?", "--strategy", "coarse_to_fine"])
+    assert pointed.stdout.splitlines()[1].startswith("at pixel (")
     lines = runner.invoke(app, ["look", str(photo), "What is it?", "--json"]).stdout.splitlines()
     assert json.loads(lines[-1])["event"] == "answer"
