@@ -93,6 +93,14 @@ class ToolCallChunks:
         return chunks
 
 
+def without_alternatives(answer: JsonObject) -> JsonObject:
+    """The chat answer or chunk with the log probabilities of its own tokens only."""
+    for choice in answer.get("choices") or ():
+        for token in (choice.get("logprobs") or {}).get("content") or ():
+            token["top_logprobs"] = []
+    return answer
+
+
 class LegacyLogprobs:
     """Log probabilities in the shape of text completions, from that of chat completions.
 

@@ -16,7 +16,13 @@ from pydantic import BaseModel, ValidationError
 
 from services.model.engines.base import Capabilities
 from services.model.protocol import tools
-from services.model.protocol.answers import JsonObject, LegacyLogprobs, ToolCallChunks, with_tool_calls
+from services.model.protocol.answers import (
+    JsonObject,
+    LegacyLogprobs,
+    ToolCallChunks,
+    with_tool_calls,
+    without_alternatives,
+)
 from services.model.protocol.failures import InvalidSchema, UnsupportedParameter, refused
 from services.model.protocol.grammar import check_grammar, schema_grammar
 from services.model.protocol.requests import ChatRequest, CompletionRequest
@@ -101,14 +107,27 @@ def plan_chat(request: ChatRequest, body: bytes, model: str, capabilities: Capab
         grammar = _chat_grammar(request, capabilities)
         if grammar is not None:
             call["grammar"] = grammar
+    bare = bool(request.logprobs) and not request.top_logprobs
     if request.logprobs:
-        call |= {"logprobs": True, "top_logprobs": request.top_logprobs or 0}
+        # llama.cpp gives no log probabilities at all when no alternatives are asked for.
+        call |= {"logprobs": True, "top_logprobs": request.top_logprobs or 1}
+
+    def whole(answer: JsonObject, _index: int) -> JsonObject:
+        answer = without_alternatives(answer) if bare else answer
+        return with_tool_calls(answer) if described else answer
+
+    def chunks(_index: int) -> ChunkTransform:
+        calls = ToolCallChunks() if described else None
+
+        def translate(chunk: JsonObject) -> list[JsonObject]:
+            chunk = without_alternatives(chunk) if bare else chunk
+            return calls(chunk) if calls is not None else [chunk]
+
+        return translate
+
+    translated = bare or described
     return _fan_out(
-        CHAT,
-        request,
-        [call],
-        chunks=(lambda _: ToolCallChunks()) if described else None,
-        whole=(lambda answer, _: with_tool_calls(answer)) if described else None,
+        CHAT, request, [call], chunks=chunks if translated else None, whole=whole if translated else None
     )
 
 
@@ -126,7 +145,7 @@ def plan_completion(request: CompletionRequest, body: bytes, model: str, capabil
         raise refused(UnsupportedParameter, "echo", "echo needs prompts of text, not of token ids.")
     call = _sampling(request, request.max_tokens or 16)
     if request.logprobs is not None:
-        call["logprobs"] = request.logprobs
+        call["logprobs"] = max(1, request.logprobs)
     grammar = _completion_grammar(request, capabilities)
     if grammar is not None:
         call["grammar"] = grammar

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from services.model.encoder import BertConfig, EncoderFiles, SentenceEncoder, TooLong, build_graph
 from services.model.encoder.encoder import shorten
 from services.model.engines.encoder import packaged_encoder
+from tests.unit.model.tiny_encoder import tiny_encoder
 
 Array = npt.NDArray[np.float64]
 
@@ -140,57 +140,20 @@ def test_shorter_vectors_have_unit_length(encoder: SentenceEncoder) -> None:
     assert np.allclose(short[0] / short[0][0], vectors[0][:64] / vectors[0][0], atol=1e-4)
 
 
-def tiny(folder: Path, seed: int = 0, **changes: Any) -> EncoderFiles:
-    """An encoder of a few numbers, in the layout of a real one."""
-    width, inner, layers = 8, 16, 1
-    config = {
-        "model_type": "bert", "hidden_act": "gelu", "hidden_size": width, "num_hidden_layers": layers,
-        "num_attention_heads": 2, "layer_norm_eps": 1e-12, "max_position_embeddings": 12, "vocab_size": 30522,
-    }  # fmt: skip
-    source = np.random.default_rng(seed)
-    shapes: dict[str, tuple[int, ...]] = {
-        "embeddings.word_embeddings.weight": (30522, width),
-        "embeddings.position_embeddings.weight": (12, width),
-        "embeddings.token_type_embeddings.weight": (2, width),
-    }
-    for name, rows, columns in (
-        ("attention.self.query", width, width),
-        ("attention.self.key", width, width),
-        ("attention.self.value", width, width),
-        ("attention.output.dense", width, width),
-        ("intermediate.dense", inner, width),
-        ("output.dense", width, inner),
-    ):
-        shapes[f"encoder.layer.0.{name}.weight"] = (rows, columns)
-        shapes[f"encoder.layer.0.{name}.bias"] = (rows,)
-    for name in (
-        "embeddings.LayerNorm",
-        "encoder.layer.0.attention.output.LayerNorm",
-        "encoder.layer.0.output.LayerNorm",
-    ):
-        shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (width,)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: source.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(config | changes))
-    (folder / "tokenizer.json").write_bytes((packaged_encoder() / "tokenizer.json").read_bytes())
-    return EncoderFiles(folder)
-
-
 def test_the_graph_is_built_once_for_each_set_of_weights(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    first = tiny(tmp_path / "one").graph(cache)
+    first = tiny_encoder(tmp_path / "one").graph(cache)
     written = first.stat().st_mtime_ns
-    assert tiny(tmp_path / "one").graph(cache) == first
+    assert tiny_encoder(tmp_path / "one").graph(cache) == first
     assert first.stat().st_mtime_ns == written
-    assert tiny(tmp_path / "two", seed=1).graph(cache) != first
+    assert tiny_encoder(tmp_path / "two", seed=1).graph(cache) != first
     assert len(list(cache.iterdir())) == 2
 
 
 def test_other_architectures_and_missing_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="only BERT"):
-        tiny(tmp_path / "roberta", model_type="roberta").graph(tmp_path / "cache")
-    files = tiny(tmp_path / "broken")
+        tiny_encoder(tmp_path / "roberta", model_type="roberta").graph(tmp_path / "cache")
+    files = tiny_encoder(tmp_path / "broken")
     (files.folder / "tokenizer.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"broken has no tokenizer\.json"):
         SentenceEncoder(files, tmp_path / "cache", threads=1)
