@@ -7,6 +7,7 @@ mode stands behind the gate and is not relied upon here.
 """
 
 import functools
+import logging
 from collections.abc import Collection
 
 import sqlglot
@@ -24,6 +25,9 @@ from services.text2sql.gate.vocabulary import (
     STRUCTURE,
     WRITES,
 )
+
+# the parser logs whole statements it does not know; the gate refuses them and names no data
+logging.getLogger("sqlglot").setLevel(logging.ERROR)
 
 MAX_CHARACTERS = 20_000
 MAX_NODES = 5_000

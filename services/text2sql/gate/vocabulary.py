@@ -103,7 +103,7 @@ _MYSQL = _words(
 )
 _DUCKDB = _words(
     """
-    age approx_count_distinct approx_quantile array_agg array_extract array_to_string bar bit_count
+    age approx_count_distinct approx_quantile array_agg array_extract array_to_string bit_count
     bool_and bool_or cardinality ceiling century date_add date_part date_sub date_trunc datediff
     datepart datesub dayname dayofmonth dayofweek dayofyear decade element_at entropy epoch epoch_ms
     era even favg fsum gamma generate_series geomean geometric_mean hamming hash histogram ifnull

@@ -2,7 +2,7 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -26,15 +26,18 @@ class ReadOnlyConnection(ABC):
         Raises QueryError. Whatever happens the transaction is rolled back.
         """
         cap = admitted.row_cap if row_cap is None else row_cap
-        return self._execute(admitted.sql, timeout_s, cap)
+        return self._execute(admitted.sql, timeout_s, cap, admitted.tables)
 
     def plan_cost(self, admitted: AdmittedStatement) -> float | None:
         """The planner's cost of the statement, in the engine's unit; None where it has none."""
         return None
 
     @abstractmethod
-    def _execute(self, sql: str, timeout_s: float, row_cap: int) -> QueryResult:
-        """Run a text under the engine's own protection alone. Raises QueryError."""
+    def _execute(self, sql: str, timeout_s: float, row_cap: int, tables: Collection[str]) -> QueryResult:
+        """Run a text under the engine's own protection alone. Raises QueryError.
+
+        `tables` are those the statement may read, for engines that can hold it to them.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -5,6 +5,7 @@ must be one SELECT. A timer interrupts at the deadline.
 """
 
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
 import duckdb
@@ -36,7 +37,7 @@ class DuckDBConnection(ReadOnlyConnection):
         except duckdb.Error as error:
             raise QueryError("database_unavailable", f"DuckDB: {_message(error)}") from None
 
-    def _execute(self, sql: str, timeout_s: float, row_cap: int) -> QueryResult:
+    def _execute(self, sql: str, timeout_s: float, row_cap: int, tables: Collection[str]) -> QueryResult:
         expired = threading.Event()
 
         def interrupt() -> None:

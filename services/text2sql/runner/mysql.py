@@ -6,6 +6,7 @@ whatever the server's default mode. The client never sends a local file and neve
 
 import json
 import re
+from collections.abc import Collection
 from typing import Any
 
 import pymysql
@@ -64,7 +65,7 @@ class MySQLConnection(ReadOnlyConnection):
                 "MySQL: the user has ALL, FILE or SUPER on *.*; connect as a user with SELECT and no more",
             )
 
-    def _execute(self, sql: str, timeout_s: float, row_cap: int) -> QueryResult:
+    def _execute(self, sql: str, timeout_s: float, row_cap: int, tables: Collection[str]) -> QueryResult:
         cursor = None
         try:
             self._begin(timeout_s)

@@ -5,6 +5,7 @@ DECLARE CURSOR, which takes only a query. The transaction is always rolled back.
 """
 
 import json
+from collections.abc import Collection
 from typing import Any
 
 import psycopg
@@ -67,7 +68,7 @@ class PostgresConnection(ReadOnlyConnection):
                 "connect as a role with SELECT on the tables and no more",
             )
 
-    def _execute(self, sql: str, timeout_s: float, row_cap: int) -> QueryResult:
+    def _execute(self, sql: str, timeout_s: float, row_cap: int, tables: Collection[str]) -> QueryResult:
         try:
             self._begin(timeout_s)
             watch = Stopwatch()

@@ -1,12 +1,13 @@
 """SQLite, read-only: file opened with mode=ro, an authorizer, a deadline in the progress handler.
 
-The authorizer allows reading tables that are not the schema's, and functions by name; everything
-else an SQL text could do (ATTACH, PRAGMA, writing, transactions, VACUUM INTO) is refused by
+The authorizer allows reading the admitted tables, and functions by name; everything else an SQL
+text could do (ATTACH, PRAGMA, writing, transactions, VACUUM INTO) is refused by
 SQLite when the text is compiled.
 """
 
 import sqlite3
 import time
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import quote
 
@@ -35,6 +36,7 @@ _FUNCTIONS = ANONYMOUS["sqlite"] | {
     *("ln", "log", "log10", "log2", "mod", "pi", "radians", "sin", "sinh", "tan", "tanh", "trunc"),
     *("json_each", "json_tree", "stddev", "variance", "->", "->>"),
 }
+_TABLE_FUNCTIONS = frozenset({"json_each", "json_tree"})
 _LIMITS = {
     sqlite3.SQLITE_LIMIT_LENGTH: _TEXT_BYTES,
     sqlite3.SQLITE_LIMIT_SQL_LENGTH: 100_000,
@@ -61,11 +63,16 @@ class SQLiteConnection(ReadOnlyConnection):
         self._connection.text_factory = lambda text: text.decode("utf-8", "replace")
         for pragma in ("query_only=ON", "trusted_schema=OFF", "temp_store=MEMORY", "mmap_size=0"):
             self._connection.execute(f"PRAGMA {pragma}")
+        for name in _TABLE_FUNCTIONS:  # makes their tables, which the authorizer would not allow
+            self._connection.execute(f"SELECT 1 FROM {name}('[]')").fetchall()
+        rows = self._connection.execute("SELECT lower(name), type FROM sqlite_schema").fetchall()
+        self._kinds: dict[str, str] = dict(rows)
+        self._authorizers: dict[frozenset[str], _Authorizer] = {}
         for limit, value in _LIMITS.items():
             self._connection.setlimit(limit, value)
-        self._connection.set_authorizer(_authorize)
 
-    def _execute(self, sql: str, timeout_s: float, row_cap: int) -> QueryResult:
+    def _execute(self, sql: str, timeout_s: float, row_cap: int, tables: Collection[str]) -> QueryResult:
+        self._connection.set_authorizer(self._authorizer(tables))
         deadline = time.monotonic() + timeout_s
         self._connection.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
         watch = Stopwatch()
@@ -88,15 +95,53 @@ class SQLiteConnection(ReadOnlyConnection):
     def close(self) -> None:
         self._connection.close()
 
+    def _authorizer(self, tables: Collection[str]) -> "_Authorizer":
+        admitted = frozenset(name.lower().removeprefix("main.") for name in tables)
+        if admitted not in self._authorizers:
+            views = [name for name in admitted if self._kinds.get(name) == "view"]
+            behind = frozenset().union(*(self._behind(view) for view in views))
+            self._authorizers[admitted] = _Authorizer(admitted, behind, self._kinds)
+        return self._authorizers[admitted]
 
-def _authorize(
-    action: int, first: str | None, second: str | None, _database: str | None, _trigger: str | None
-) -> int:
-    if action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE):
-        return sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_READ:
-        hidden = (first or "").lower().startswith(("sqlite_", "pragma_"))
-        return sqlite3.SQLITE_DENY if hidden else sqlite3.SQLITE_OK
-    if action == sqlite3.SQLITE_FUNCTION:
-        return sqlite3.SQLITE_OK if (second or "").lower() in _FUNCTIONS else sqlite3.SQLITE_DENY
-    return sqlite3.SQLITE_DENY
+    def _behind(self, view: str) -> frozenset[str]:
+        """The tables and views that a view reads, through others too."""
+        read: set[str] = set()
+
+        def record(action: int, first: str | None, _second: str | None, *_: str | None) -> int:
+            if action == sqlite3.SQLITE_READ:
+                read.add((first or "").lower())
+            return sqlite3.SQLITE_OK
+
+        self._connection.set_authorizer(record)
+        name = view.replace('"', '""')
+        try:
+            self._connection.execute(f'SELECT * FROM "{name}" LIMIT 0').fetchall()
+        except sqlite3.Error:
+            return frozenset()  # a broken view; its query will say so
+        return frozenset(read)
+
+
+class _Authorizer:
+    """Allows reading the admitted tables, what admitted views read, and functions by name."""
+
+    def __init__(self, admitted: frozenset[str], behind: frozenset[str], kinds: Mapping[str, str]) -> None:
+        self._admitted, self._behind, self._kinds = admitted | _TABLE_FUNCTIONS, behind, kinds
+
+    def __call__(
+        self, action: int, first: str | None, second: str | None, database: str | None, view: str | None
+    ) -> int:
+        allowed = action in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_RECURSIVE)
+        if action == sqlite3.SQLITE_READ:
+            allowed = self._may_read((first or "").lower(), second, database, (view or "").lower())
+        elif action == sqlite3.SQLITE_FUNCTION:
+            allowed = (second or "").lower() in _FUNCTIONS
+        return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
+
+    def _may_read(self, name: str, column: str | None, database: str | None, view: str) -> bool:
+        if name in self._admitted:
+            return True
+        if name in self._behind and self._kinds.get(view) == "view":
+            return True
+        # counting the rows of a common table expression reads no column of no database
+        counted = not column and database is None
+        return counted and name not in self._kinds and not name.startswith(("sqlite_", "pragma_"))
