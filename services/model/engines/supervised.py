@@ -91,6 +91,11 @@ class SupervisedEngine(ProxiedEngine):
         return self._client
 
     @property
+    def base_url(self) -> str:
+        """Where the process listens, or listened last."""
+        return self._base_url
+
+    @property
     def pid(self) -> int | None:
         """The process, while one runs."""
         process = self._process
