@@ -31,6 +31,7 @@ def main() -> None:
         app,
         settings,
         http=guard.protocol(),
+        proxy_headers=False,
         timeout_keep_alive=int(settings.gateway_keep_alive_seconds),
         limit_concurrency=settings.gateway_max_connections,
     )

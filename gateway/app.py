@@ -70,8 +70,8 @@ class Gateway:
         self.upstreams = Upstreams.of(settings)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def attach(self, app: FastAPI) -> None:
-        """Make what needs the application's signer and registry, and put the front door before it."""
+    def front_door(self, app: FastAPI) -> FrontDoor:
+        """Make what needs the management application's signer and registry, and the door around it."""
         settings = self.settings
         self.callers = Authenticator(self.keys, app.state.signer)
         self.limiter = Limiter(
@@ -105,8 +105,7 @@ class Gateway:
         openapi = MergedOpenApi(self.upstreams, app.state.signer, app.openapi)
         pages = PublicPages(openapi, self.checks, self.upstreams, lambda: bool(app.state.draining))
         app.state.management = self.management
-        # Added last, so it stands outermost: a proxied call meets nothing else.
-        app.add_middleware(FrontDoor, front=front, pages=pages)
+        return FrontDoor(app, front, pages)
 
     @property
     def checks(self) -> dict[str, ReadinessCheck]:
@@ -138,8 +137,8 @@ class Gateway:
             yield
         finally:
             listener.cancel()
-            for task in list(self._tasks):
-                task.cancel()
+            if self._tasks:  # They may be in the database, which does not take a cancel well.
+                await asyncio.wait(self._tasks, timeout=5)
             await self.upstreams.close()
             await self.limiter.close()
             await self.ledger.close()
@@ -194,8 +193,8 @@ def routers() -> list[APIRouter]:
     return [router]
 
 
-def create_app(settings: GatewaySettings) -> FastAPI:
-    """The gateway as an ASGI application.
+def create_app(settings: GatewaySettings) -> FrontDoor:
+    """The gateway as an ASGI application: the front door around the management application.
 
     Raises:
         ConfigurationError: the settings do not make a working gateway.
@@ -216,5 +215,4 @@ def create_app(settings: GatewaySettings) -> FastAPI:
         readiness=gateway.checks,
         authenticator=gateway.authenticate,
     )
-    gateway.attach(app)
-    return app
+    return gateway.front_door(app)

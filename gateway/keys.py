@@ -20,7 +20,7 @@ from datetime import datetime
 
 import orjson
 
-from shared.principal import Principal
+from shared.principal import PrincipalStamp
 from shared.problems import ServiceUnavailable, Unauthorized
 
 PREFIX = "lw_"
@@ -83,15 +83,15 @@ class Key:
     revoked: bool = False
     loaded_at: float = field(default_factory=time.monotonic)
     rate_key: str = ""
+    stamps: dict[tuple[str, frozenset[str]], PrincipalStamp] = field(default_factory=dict)
+    """What signs this key's principal tokens, by service and scopes."""
+    descriptions: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    """What the ledger is told of a call, by service and model."""
     _budget_key: str = ""
     _budget_key_until: float = 0.0
 
     def __post_init__(self) -> None:
         self.rate_key = f"lw:rate:{self.id}"
-
-    def principal(self, request_id: str) -> Principal:
-        """The caller behind this key in one request."""
-        return Principal(self.id, self.tenant, self.scopes, request_id, self.budget_id)
 
     def budget_key(self, now: float) -> str:
         """The Redis key that counts this budget's running period; `now` in Unix seconds, UTC."""

@@ -40,6 +40,7 @@ class Ledger:
         self._redis = redis.Redis.from_url(redis_url, socket_timeout=5, socket_connect_timeout=5)
         self._every = every
         self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
         self._seeding: dict[str, asyncio.Future[None]] = {}
 
     async def start(self) -> None:
@@ -47,11 +48,10 @@ class Ledger:
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        """Write what is left and stop."""
+        """Write what is left and stop. A write under way is not cancelled: it could not be undone."""
+        self._stopping.set()
         if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await self._task
         try:
             await self.flush()
         except (RedisError, SQLAlchemyError, OSError) as error:
@@ -59,8 +59,10 @@ class Ledger:
         await self._redis.aclose()
 
     async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(self._every)
+        while not self._stopping.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._every)
+                return
             try:
                 await self.flush()
             except (RedisError, SQLAlchemyError, OSError) as error:

@@ -33,7 +33,7 @@ class Price(BaseModel):
 class PriceTag:
     """A price prepared for integer arithmetic."""
 
-    __slots__ = ("_cached", "_completion", "_prompt", "_request", "max_output_tokens")
+    __slots__ = ("_cached", "_completion", "_dearest", "_prompt", "_request", "max_output_tokens")
 
     def __init__(self, price: Price) -> None:
         cached = price.prompt if price.cached_prompt is None else price.cached_prompt
@@ -41,6 +41,7 @@ class PriceTag:
         # per thousand tokens so that nine decimals stay exact.
         self._prompt = int(price.prompt * MILLION * 1000)
         self._cached = int(cached * MILLION * 1000)
+        self._dearest = max(self._prompt, self._cached)
         self._completion = int(price.completion * MILLION * 1000)
         self._request = int(price.request * MILLION * 1000) * MILLION
         self.max_output_tokens = price.max_output_tokens
@@ -56,8 +57,9 @@ class PriceTag:
         return -(-exact // (MILLION * 1000))
 
     def worst(self, prompt: int, completion: int) -> int:
-        """Micro-dollars if nothing comes from a cache, whichever of the two prices is higher."""
-        return max(self.cost(prompt, completion), self.cost(prompt, completion, prompt))
+        """Micro-dollars at most, whether the prompt comes from a cache or not."""
+        exact = prompt * self._dearest + completion * self._completion + self._request
+        return -(-exact // (MILLION * 1000))
 
 
 class PriceTable:

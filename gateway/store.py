@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -273,14 +274,14 @@ class UsageStore:
             if not await self._move(session, epoch, expected, last_id):
                 return False
             if ordered:
-                await session.execute(self._upsert(), ordered)
+                await session.execute(self._upsert, ordered)
         return True
 
     async def add(self, rows: Sequence[dict[str, Any]]) -> None:
         """Add `rows` that never were in Redis."""
         if rows:
             async with self.database.session() as session:
-                await session.execute(self._upsert(), list(rows))
+                await session.execute(self._upsert, list(rows))
 
     async def _move(self, session: AsyncSession, epoch: str, expected: str, last_id: str) -> bool:
         if expected == "0-0":
@@ -300,6 +301,7 @@ class UsageStore:
     def _insert(self, table: type[Base]) -> Any:
         return sqlite.insert(table) if self.database.is_sqlite else postgresql.insert(table)
 
+    @cached_property
     def _upsert(self) -> Any:
         insert = self._insert(UsageRow)
         added = {name: getattr(UsageRow, name) + insert.excluded[name] for name in AMOUNTS}

@@ -13,7 +13,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request
@@ -193,6 +193,8 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     async def on_http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
+        if isinstance(error.__cause__, Problem):  # FastAPI hides what reading a body raised.
+            return render(request, error.__cause__)
         return render(request, from_status(error.status_code, str(error.detail), error.headers))
 
     app.add_exception_handler(Problem, on_problem)
@@ -256,10 +258,19 @@ async def _measure_loop_lag(registry: CollectorRegistry, service: str) -> None:
         gauge.set(max(0.0, loop.time() - before - LOOP_LAG_INTERVAL))
 
 
+class Stateful(Protocol):
+    """An ASGI application with `state.draining`: one of `create_app`, or what stands around one."""
+
+    @property
+    def state(self) -> Any: ...
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+
 class _DrainingServer(uvicorn.Server):
     """Answers 503 on `/readyz` from the moment a stop is asked for."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: Stateful) -> None:
         super().__init__(config)
         self._app = app
 
@@ -268,7 +279,7 @@ class _DrainingServer(uvicorn.Server):
         super().handle_exit(sig, frame)
 
 
-def serve(app: FastAPI, settings: ServiceSettings, **options: Any) -> None:
+def serve(app: Stateful, settings: ServiceSettings, **options: Any) -> None:
     """Run a service until SIGTERM or SIGINT; running requests get `drain_seconds` to finish.
 
     `options` are uvicorn's and win over ours.

@@ -59,6 +59,10 @@ class PrincipalSigner:
         signature = urlsafe_b64encode(mac.digest()).rstrip(b"=")
         return (signing_input + b"." + signature).decode()
 
+    def stamp(self, principal: Principal, *, audience: str) -> PrincipalStamp:
+        """What signs many tokens of one principal for one audience; only the request id differs."""
+        return PrincipalStamp(self._mac, principal, audience)
+
     def verify(self, token: str, *, audience: str) -> Principal:
         """The principal in `token`.
 
@@ -99,6 +103,40 @@ class PrincipalSigner:
             except jwt.InvalidTokenError:
                 break
         raise Unauthorized("The principal token is not valid.", code="invalid_token")
+
+
+class PrincipalStamp:
+    """Signs tokens of one principal for one audience in about 4 us.
+
+    The claims that never change come first, filled up with a space or two to a multiple of three
+    bytes, so that their base64 and the state of the MAC after them are computed once.
+    """
+
+    __slots__ = ("_mac", "_prefix")
+
+    def __init__(self, mac: hmac.HMAC, principal: Principal, audience: str) -> None:
+        claims = {
+            "iss": ISSUER,
+            "aud": audience,
+            "sub": principal.key_id,
+            "tenant": principal.tenant,
+            "scopes": sorted(principal.scopes),
+            "budget": principal.budget_id,
+        }
+        fixed = orjson.dumps(claims)[:-1] + b","
+        fixed += b" " * (-len(fixed) % 3)
+        self._prefix = _HEADER + b"." + urlsafe_b64encode(fixed)
+        self._mac = mac.copy()
+        self._mac.update(self._prefix)
+
+    def sign(self, request_id: str, *, lifetime: int = 300) -> bytes:
+        """A token for one request, valid for `lifetime` seconds from now."""
+        now = int(time.time())
+        claims = b'"iat":%d,"exp":%d,"rid":%b}' % (now, now + lifetime, orjson.dumps(request_id))
+        rest = urlsafe_b64encode(claims).rstrip(b"=")
+        mac = self._mac.copy()
+        mac.update(rest)
+        return self._prefix + rest + b"." + urlsafe_b64encode(mac.digest()).rstrip(b"=")
 
 
 def current_principal(request: Request) -> Principal:

@@ -323,4 +323,9 @@ def check_valid(key: Key, now: float) -> None:
 
 def describe(key: Key, service: str, model: str) -> bytes:
     """Who and what, as the ledger reads it."""
-    return orjson.dumps([key.tenant, key.id, key.budget_id or "", service, model])
+    known = key.descriptions.get((service, model))
+    if known is None:
+        known = orjson.dumps([key.tenant, key.id, key.budget_id or "", service, model])
+        if len(key.descriptions) < 64:  # Names of models come from outside.
+            key.descriptions[(service, model)] = known
+    return known

@@ -43,9 +43,12 @@ class Answer:
     def good(self) -> bool:
         """Whether another try could not do better."""
         status = self.response.status
-        if status >= 500 or status == 429:
-            return False
-        return not (self.is_stream and self.first.startswith(_ERROR_EVENTS))
+        return status < 500 and status != 429 and not self.begins_with_error
+
+    @property
+    def begins_with_error(self) -> bool:
+        """Whether the stream opens with an error event, which is a failure in a 200's clothes."""
+        return self.is_stream and self.first.startswith(_ERROR_EVENTS)
 
 
 async def first_answer(
@@ -98,8 +101,8 @@ async def _try(
             if not await back_off(attempt, deadline, error.retry_after):
                 return problem_of(error)
             continue
-        transient = answer.response.status in TRANSIENT or not answer.good
-        if not transient or last:
+        repeat = answer.response.status in TRANSIENT or answer.begins_with_error
+        if not repeat or last:
             return answer
         progress.owed = False
         if not await back_off(attempt, deadline, _retry_after(answer.response)):

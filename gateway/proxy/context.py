@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,28 +77,32 @@ class Call:
 
     def principal_token(self, caller: Caller) -> bytes:
         """The Authorization value with which the service is called."""
-        key = caller.key
-        principal = Principal(key.id, key.tenant, caller.scopes, self.request_id, key.budget_id)
-        token = self.front.signer.sign(principal, audience=self.route.service)
-        return b"Bearer " + token.encode("ascii")
+        key, place = caller.key, (self.route.service, caller.scopes)
+        stamp = key.stamps.get(place)
+        if stamp is None:
+            principal = Principal(key.id, key.tenant, caller.scopes, budget_id=key.budget_id)
+            stamp = self.front.signer.stamp(principal, audience=self.route.service)
+            if len(key.stamps) < 64:  # Tokens of services may narrow the scopes in many ways.
+                key.stamps[place] = stamp
+        return b"Bearer " + stamp.sign(self.request_id)
 
     def show_limits(self, admission: Admission) -> None:
         """Tell the client what its key has left, in OpenAI's header names."""
-        key = admission.key
-        for name, limit, left in (
-            (b"requests", key.requests_per_minute, admission.requests_left),
-            (b"tokens", key.tokens_per_minute, admission.tokens_left),
-        ):
-            if left >= 0:
-                self.reply.add(b"x-ratelimit-limit-" + name, b"%d" % limit)
-                self.reply.add(b"x-ratelimit-remaining-" + name, b"%d" % left)
+        key, extra = admission.key, self.reply.extra
+        left = admission.requests_left
+        if left >= 0:
+            extra.append((b"x-ratelimit-limit-requests", b"%d" % key.requests_per_minute))
+            extra.append((b"x-ratelimit-remaining-requests", b"%d" % left))
+        left = admission.tokens_left
+        if left >= 0:
+            extra.append((b"x-ratelimit-limit-tokens", b"%d" % key.tokens_per_minute))
+            extra.append((b"x-ratelimit-remaining-tokens", b"%d" % left))
 
-    @contextlib.contextmanager
-    def hanging_up_cancels(self, *, body_read: bool = True) -> Iterator[None]:
-        """While inside, a client that leaves cancels the running task and sets `gone`.
+    def cancel_when_gone(self, *, body_read: bool = True) -> asyncio.Task[None] | None:
+        """From now on a client that leaves cancels the running task and sets `gone`.
 
-        Under our own server the connection tells; under any other one a task waits for the
-        disconnect message, for which the body must have been read.
+        Under our own server the connection tells. Under any other one a task waits for the
+        disconnect message, for which the body must have been read; `stop_watching` wants it back.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -112,19 +115,18 @@ class Call:
         connection: Any = self.scope.get(CONNECTION)
         if connection is not None:
             connection.on_gone = on_gone
-            try:
-                yield
-            finally:
-                connection.on_gone = None
-            return
-        watcher = asyncio.create_task(self._watch(on_gone)) if body_read else None
-        try:
-            yield
-        finally:
-            if watcher is not None:
-                watcher.cancel()
+            return None
+        return asyncio.create_task(self._watch(on_gone)) if body_read else None
 
-    async def _watch(self, on_gone: Any) -> None:
+    def stop_watching(self, watcher: asyncio.Task[None] | None) -> None:
+        """A client that leaves now changes nothing any more."""
+        connection: Any = self.scope.get(CONNECTION)
+        if connection is not None:
+            connection.on_gone = None
+        if watcher is not None:
+            watcher.cancel()
+
+    async def _watch(self, on_gone: Callable[[], None]) -> None:
         while (await self.receive())["type"] != "http.disconnect":
             pass
         on_gone()

@@ -116,8 +116,11 @@ def read_call(body: bytes, metering: Metering) -> ModelCall:
 
 
 def _max_output(fields: dict[str, Any]) -> int | None:
-    named = [_count(fields.get(name)) for name in ("max_tokens", "max_completion_tokens")]
-    return max((value for value in named if value is not None), default=None)
+    old = _count(fields.get("max_tokens"))
+    new = _count(fields.get("max_completion_tokens"))
+    if old is None or new is None:
+        return new if old is None else old
+    return max(old, new)
 
 
 def _outputs(fields: dict[str, Any], metering: Metering) -> int:

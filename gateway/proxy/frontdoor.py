@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from fastapi import FastAPI
+from starlette.datastructures import State
+from starlette.types import Receive, Scope, Send
 
 from gateway.proxy import services
 from gateway.proxy.context import Call, ClientLeft, Front
@@ -20,13 +22,18 @@ log = logger(__name__)
 
 
 class FrontDoor:
-    """Middleware around the management application."""
+    """Stands around the management application, so that a proxied call meets nothing of it."""
 
-    def __init__(self, app: ASGIApp, front: Front, pages: PublicPages) -> None:
+    def __init__(self, app: FastAPI, front: Front, pages: PublicPages) -> None:
         self.app = app
         self.front = front
         self.pages = pages
         self.models = Models(front.settings.gateway_held_bytes)
+
+    @property
+    def state(self) -> State:
+        """The management application's state."""
+        return self.app.state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = find_route(scope["path"]) if scope["type"] == "http" else None

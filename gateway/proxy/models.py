@@ -14,7 +14,6 @@ import orjson
 from gateway.auth import Caller
 from gateway.limits import Admission
 from gateway.limits.limiter import describe
-from gateway.prices import PriceTag
 from gateway.proxy.attempts import Answer, first_answer
 from gateway.proxy.context import BodyTooLarge, Call, ClientLeft
 from gateway.proxy.estimate import ModelCall, read_call
@@ -86,22 +85,24 @@ class Models:
         admission = await _admit(call, caller, wanted)
         progress = Progress(front.prices.tag(wanted.model), wanted.prompt_expected())
         admission.so_far = progress.usage
+        watcher = None
         try:
             if admission.requests_left >= 0 or admission.tokens_left >= 0:
                 call.show_limits(admission)
-            with call.hanging_up_cancels():
-                answer = await first_answer(call, caller, wanted, progress, deadline)
-                try:
-                    if answer.is_stream:
-                        await _stream(call, caller, wanted, answer, progress)
-                    else:
-                        await _whole(call, answer, progress)
-                finally:
-                    answer.response.close()
+            watcher = call.cancel_when_gone()
+            answer = await first_answer(call, caller, wanted, progress, deadline)
+            try:
+                if answer.is_stream:
+                    await _stream(call, caller, wanted, answer, progress)
+                else:
+                    await _whole(call, answer, progress)
+            finally:
+                answer.response.close()
         except asyncio.CancelledError:
             if not call.gone:
                 raise
         finally:
+            call.stop_watching(watcher)
             usage = progress.usage()
             front.limiter.settle(admission, usage)
             front.metrics.model_call(call.route.metering.value, caller.key.tenant_class, usage)
@@ -111,20 +112,24 @@ async def _admit(call: Call, caller: Caller, wanted: ModelCall) -> Admission:
     """Reserve the worst case: by the dearest model the call may end up at."""
     front = call.front
     settings = front.settings
-    names = [wanted.model, *settings.gateway_fallbacks.get(wanted.model, ())]
-    tags: list[PriceTag] = [front.prices.tag(name) for name in names]
+    prices = front.prices
+    tag = prices.tag(wanted.model)
+    others = [prices.tag(name) for name in settings.gateway_fallbacks.get(wanted.model, ())]
     output = wanted.max_output
     if output is None:
-        output = max(tag.max_output_tokens for tag in tags)
+        output = max(tag.max_output_tokens, *(other.max_output_tokens for other in others), 0)
     completion = wanted.outputs * output
     prompt = wanted.prompt_at_most(settings.gateway_bytes_per_token, settings.gateway_image_tokens)
+    usd = tag.worst(prompt, completion)
+    for other in others:
+        usd = max(usd, other.worst(prompt, completion))
     return await front.limiter.admit(
         caller,
         call.call_id,
         describe(caller.key, call.route.service, wanted.model),
         rate_tokens=wanted.prompt_expected() + completion,
         tokens=prompt + completion,
-        usd=max(tag.worst(prompt, completion) for tag in tags),
+        usd=usd,
     )
 
 

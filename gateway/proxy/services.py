@@ -39,26 +39,28 @@ async def handle(call: Call) -> None:
     meta = describe(caller.key, call.route.service, "")
     admission = await front.limiter.admit(caller, call.call_id, meta)
     usage = Usage(failed=True)
+    watcher = None
     try:
         call.show_limits(admission)
         body, held = await _body(call, limit)
-        with call.hanging_up_cancels(body_read=held):
-            length = None if held else declared
-            headers = _headers(call, caller, seconds)
-            method = call.scope["method"]
-            request = Request(method, target, headers, body, False, deadline, length)
-            repeatable = method in _IDEMPOTENT or b"idempotency-key" in call.headers
-            request.replayable = held and repeatable
-            response = await _open(call, request, held)
-            try:
-                usage.failed = response.status >= 500
-                await _pass_on(call, response)
-            finally:
-                response.close()
+        watcher = call.cancel_when_gone(body_read=held)
+        length = None if held else declared
+        headers = _headers(call, caller, seconds)
+        method = call.scope["method"]
+        request = Request(method, target, headers, body, False, deadline, length)
+        repeatable = method in _IDEMPOTENT or b"idempotency-key" in call.headers
+        request.replayable = held and repeatable
+        response = await _open(call, request, held)
+        try:
+            usage.failed = response.status >= 500
+            await _pass_on(call, response)
+        finally:
+            response.close()
     except asyncio.CancelledError:
         if not call.gone:
             raise
     finally:
+        call.stop_watching(watcher)
         front.limiter.settle(admission, usage)
 
 
@@ -66,8 +68,9 @@ def _target(call: Call) -> str:
     """The path as it was sent, so that nothing is read differently behind us than here."""
     raw: bytes = call.scope.get("raw_path") or call.scope["path"].encode()
     path = raw.decode("ascii", "replace").partition("?")[0]
-    segments = call.scope["path"].split("/")
-    if ".." in segments or "." in segments or "\\" in path or not path.isprintable() or " " in path:
+    plain: str = call.scope["path"]
+    segments = plain.split("/")
+    if ".." in segments or "." in segments or "\\" in plain or not path.isprintable() or " " in path:
         raise NotFound("There is no such path.")
     query: bytes = call.scope["query_string"]
     return f"{path}?{query.decode('latin-1')}" if query else path

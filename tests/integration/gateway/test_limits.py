@@ -139,7 +139,7 @@ async def test_a_leaked_reservation_does_not_block_a_user(redis_url: str, tmp_pa
     async with running(redis_url, f"sqlite:///{tmp_path}/g.db", tmp_path, life=0.6) as stack:
         caller = await stack.caller(await stack.new_key(usd=100))
         admission = await stack.admit(caller, usd=100, tokens=50)
-        admission.so_far = Usage(prompt=5, completion=6, cost=22)
+        admission.so_far = lambda: Usage(prompt=5, completion=6, cost=22)
         await asyncio.sleep(0.9)
         assert (await stack.counters(caller))["rusd"] == 100, "its owner lives and says so"
         stack.limiter._running.clear()  # The owner dies.

@@ -98,3 +98,17 @@ def test_a_short_secret_is_refused() -> None:
 def test_admin_passes_every_scope() -> None:
     assert Principal("k", "t", frozenset({"admin"})).allows("vision")
     assert not Principal("k", "t", frozenset({"model"})).allows("vision")
+
+
+@pytest.mark.parametrize("budget", [None, "b", "bu", "bud"])
+def test_a_stamp_signs_what_the_signer_verifies(budget: str | None) -> None:
+    principal = Principal("key_1", "acme", frozenset({"sql", "model"}), budget_id=budget)
+    signer = PrincipalSigner(SECRET)
+    stamp = signer.stamp(principal, audience="sql")
+    for request_id in ("req_1", 'quote " and \\ back', "ü"):
+        token = stamp.sign(request_id).decode()
+        assert signer.verify(token, audience="sql") == principal.with_request(request_id)
+        assert jwt.decode(token, SECRET, algorithms=["HS256"], audience="sql")["rid"] == request_id
+    expired = stamp.sign("req_1", lifetime=-1).decode()
+    with pytest.raises(Unauthorized):
+        signer.verify(expired, audience="sql")
