@@ -20,7 +20,7 @@ _SECRET_NAMES = re.compile(
     re.I,
 )
 _SECRET_VALUES = re.compile(
-    r"(lw_[A-Za-z0-9_-]{8,}|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@))"
+    r"(lw_[A-Za-z0-9_-]{8,}|eyJ[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+|(?<=://)[^/\s:@]*:[^/\s@]+(?=@))"
 )
 BLANK = "[hidden]"
 

@@ -87,7 +87,8 @@ class Attempt:
     def renewed(self, until: float) -> None:
         """The lease holds until `until` (monotonic); the process is told, lest it outlive us."""
         self.lease_until = until
-        self.child.post({"type": "lease", "seconds": until - time.monotonic()})
+        if not self.ended:
+            self.child.post({"type": "lease", "seconds": until - time.monotonic()})
 
     def stop(self, reason: Stop, grace_s: float) -> None:
         """Ask the handler to leave, and kill its process after `grace_s`."""
@@ -172,6 +173,7 @@ class Attempt:
             "deadline": lease.deadline.isoformat() if lease.deadline else None,
             "checkpoint": lease.checkpoint,
             "trace": carrier,
+            "lease_seconds": self.lease_until - time.monotonic(),
         }
 
     async def _follow(self) -> Message | None:

@@ -112,7 +112,8 @@ class JobProcess:
         self._surroundings = Surroundings(**init["surroundings"])
         self._inbox: queue.Queue[Message] = queue.Queue()
         self._line: WorkerLine | None = None
-        self._alive_until = time.monotonic() + float(init["lease_seconds"])
+        # Until when the running job is ours; an idle process has nothing to lose.
+        self._alive_until = float("inf")
         for spec in self._handlers.values():
             if spec.pool in init["pools"]:
                 spec.function()
@@ -123,17 +124,20 @@ class JobProcess:
         threading.Thread(target=self._watch, name="lease-watch", daemon=True).start()
         self._channel.send({"type": "ready"})
         while (message := self._inbox.get())["type"] == "run":
-            self._channel.send({"type": "end", **self._attempt(message)})
+            end = self._attempt(message)
+            self._alive_until = float("inf")
+            self._channel.send({"type": "end", **end})
 
     def _listen(self) -> None:
         while (message := self._channel.receive()) is not None:
             kind, line = message["type"], self._line
             if kind == "run":
+                self._alive_until = time.monotonic() + float(message["lease_seconds"])
                 self._line = WorkerLine(self._channel)
                 self._inbox.put(message)
             elif kind == "exit":
                 self._inbox.put(message)
-            elif kind == "lease":
+            elif kind == "lease" and self._alive_until != float("inf"):
                 self._alive_until = time.monotonic() + float(message["seconds"])
             elif line is not None and kind == "stop":
                 line.stop_reason = line.stop_reason or str(message["reason"])

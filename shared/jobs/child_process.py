@@ -35,7 +35,6 @@ class ChildOptions:
         return {
             "modules": list(settings.jobs_modules) if settings.jobs_modules is not None else None,
             "pools": list(self.pools),
-            "lease_seconds": settings.jobs_lease_seconds,
             "surroundings": {
                 "artifacts_url": settings.resolved_artifacts_url(),
                 "gateway_url": settings.gateway_url,

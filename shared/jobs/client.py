@@ -25,6 +25,7 @@ from shared.jobs.queries import Visible
 from shared.jobs.schemas import Job, JobEvent, JobState, JobSummary
 from shared.jobs.settings import JobSettings
 from shared.jobs.store import JobDatabase
+from shared.jobs.tasks import end_tasks
 from shared.jobs.transport import QUEUE_DOWN, Announcement, Transport
 from shared.jobs.upkeep import Upkeep, pool_depths
 from shared.problems import FieldError, Forbidden, TooManyRequests, Unprocessable
@@ -62,9 +63,7 @@ class Jobs:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         await self._transport.close()
         await self.database.close()
 

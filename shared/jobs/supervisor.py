@@ -23,6 +23,7 @@ from shared.jobs.leases import Lease, Leases
 from shared.jobs.metrics import QueueMetrics, WorkerMetrics
 from shared.jobs.settings import JobSettings
 from shared.jobs.store import JobDatabase
+from shared.jobs.tasks import end_tasks
 from shared.jobs.transport import QUEUE_DOWN, Transport
 from shared.jobs.upkeep import Upkeep, pool_depths
 from shared.telemetry import logger
@@ -111,7 +112,7 @@ class Supervisor:
                 attempt.stop(Stop.drain, self._settings.jobs_drain_seconds)
             await asyncio.gather(feeder, *places)
         finally:
-            await _cancel([feeder, *places, *background])
+            await end_tasks([feeder, *places, *background])
             await self._transport.close()
             await self._database.close()
             log.info("worker stopped", worker=self.worker_id)
@@ -142,6 +143,8 @@ class Supervisor:
 
     async def _next_lease(self) -> Lease | None:
         """A lease, or None when draining began."""
+        if self._stopping.is_set():
+            return None
         future: asyncio.Future[Lease | None] = asyncio.get_running_loop().create_future()
         self._hungry.append(future)
         self._hunger.set()
@@ -321,10 +324,4 @@ async def _first(*events: asyncio.Event) -> None:
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        await _cancel(waits)
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[object]] | Sequence[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(waits)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from shared.jobs import Job, Jobs, JobSettings, JobState
+from shared.jobs.supervisor import Supervisor
+from shared.jobs.testing import running_worker
 from shared.principal import Principal
 from tests.conftest import SECRET
 from tests.integration.jobs.kinds import HANDLERS
@@ -78,3 +80,18 @@ async def wait_for(
             return job
         assert time.monotonic() < end, f"still {job.state} after {seconds} s: {job}"
         await asyncio.sleep(0.05)
+
+
+@pytest.fixture
+async def worker(settings: JobSettings, jobs: Jobs) -> AsyncIterator[Supervisor]:
+    """A worker with two places."""
+    async with running_worker(settings, ["test"], concurrency=2) as supervisor:
+        yield supervisor
+
+
+async def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    """Wait for something outside the queue."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not so within {seconds} s"
+        await asyncio.sleep(0.02)

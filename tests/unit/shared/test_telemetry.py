@@ -35,12 +35,14 @@ def test_values_that_look_like_secrets_are_blanked_wherever_they_stand() -> None
         {
             "event": "key lw_abcdefghijklmnop used",
             "where": "postgresql://user:hunter2@host/db",
+            "queue": "redis://:hunter2@host/0",
             "items": ["eyJhbGciOi.eyJzdWIiOi.c2lnbmF0dXJl"],
             "prompt_tokens": 12,
         },
     )
     assert "abcdefgh" not in event["event"]
     assert event["where"] == f"postgresql://{BLANK}@host/db"
+    assert event["queue"] == f"redis://{BLANK}@host/0"
     assert event["items"] == [BLANK]
     assert event["prompt_tokens"] == 12
 
