@@ -24,7 +24,8 @@ PACKAGE = Path(__file__).parent / "latticework"
 HAND_WRITTEN = {"_io.py"}
 HEADER = "# Generated from {source} by sdk/generate.py; do not edit.\n"
 
-NEVER_CONNECTED = {"principal_secret": "x" * 40, "redis_url": "redis://127.0.0.1:1/0"}
+SECRET = "made-up-since-nothing-is-ever-started-0123456789"
+NOWHERE = "redis://127.0.0.1:1/0"
 
 WITH_IMAGE = ("ScaffoldAnswer", "CropAnswer")
 CODEGEN_FLAGS = [
@@ -149,7 +150,8 @@ def settings_of(package: str, home: str) -> Any:
         and issubclass(value, foundation.ServiceSettings)
         and value.__module__ == module.__name__
     ]
-    return foundation.load_settings(kinds[0], home=Path(home), **NEVER_CONNECTED)
+    needed = {name: SECRET for name, field in kinds[0].model_fields.items() if field.is_required()}
+    return foundation.load_settings(kinds[0], **{**needed, "home": Path(home), "redis_url": NOWHERE})
 
 
 def pruned(document: dict[str, Any]) -> dict[str, Any]:
@@ -184,9 +186,11 @@ def _prune(schema: Any) -> Any:
             continue
         else:
             kept[keyword] = _prune(value)
-    # The generator makes a class of a tuple inside a tuple; a list of the one type says as much.
-    kept["prefixItems"] = [_as_list(one) for one in kept.get("prefixItems", [])]
-    return kept if kept["prefixItems"] else {name: kept[name] for name in kept if name != "prefixItems"}
+    for keyword in ("prefixItems", "anyOf"):
+        # The generator makes a class of a tuple inside of these; a list of its one type says as much.
+        if keyword in kept:
+            kept[keyword] = [_as_list(one) for one in kept[keyword]]
+    return kept
 
 
 def _as_list(schema: dict[str, Any]) -> dict[str, Any]:

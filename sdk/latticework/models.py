@@ -5,7 +5,14 @@
 from __future__ import annotations
 from latticework._model import ApiModel, ImageAnswer
 from typing import Annotated, Any, Literal
-from pydantic import AwareDatetime, ConfigDict, Field, RootModel, StringConstraints
+from pydantic import (
+    AwareDatetime,
+    ConfigDict,
+    Field,
+    RootModel,
+    SecretStr,
+    StringConstraints,
+)
 from datetime import date
 
 
@@ -60,10 +67,6 @@ class ArtifactView(ApiModel):
     created_at: AwareDatetime
 
 
-class Box(RootModel[tuple[int, int, int, int]]):
-    root: Annotated[tuple[int, int, int, int], Field(max_length=4, min_length=4)]
-
-
 class AskAnswer(ApiModel):
     """
     The answer and how it was reached. `point` is on the stored image, `box` on the upright one.
@@ -73,10 +76,16 @@ class AskAnswer(ApiModel):
     reply: str
     path: list[dict[str, float]]
     point: dict[str, float] | None
-    box: Box | None
+    box: list[int] | None
     model: str
     usage: dict[str, int]
     phases: list[dict[str, Any]]
+
+
+class BodyUploadV1SqlDatabasesUploadPost(ApiModel):
+    files: list[str]
+    name: str
+    description: str = ""
 
 
 class Budget(ApiModel):
@@ -148,6 +157,31 @@ class BudgetLimits(ApiModel):
     """
 
 
+class BudgetSpec(ApiModel):
+    """
+    Limits of one question, over those of its profile.
+    """
+
+    calls: dict[str, int] | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    wall_seconds: float | None = None
+    sandbox_cpu_seconds: float | None = None
+
+
+class BudgetView(ApiModel):
+    """
+    What a question consumed.
+    """
+
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    wall_seconds: float
+    sandbox_cpu_seconds: float
+    exhausted: bool
+
+
 class CalledFunction(ApiModel):
     """
     The function of a past tool call; `arguments` is JSON in a string.
@@ -180,6 +214,23 @@ class Capabilities(ApiModel):
     versions: dict[str, str]
 
 
+class ColumnView(ApiModel):
+    """
+    A column with its profile.
+    """
+
+    name: str
+    type: str
+    description: str
+    samples: list[int | float | str | None]
+    null_share: float
+    distinct_count: int
+    minimum: int | float | str | None
+    maximum: int | float | str | None
+    sensitive: bool
+    synonyms: list[str]
+
+
 class ContentPart(ApiModel):
     """
     A part of a message; engines of ours read text, others may read more.
@@ -190,6 +241,26 @@ class ContentPart(ApiModel):
     )
     type: str
     text: str | None = None
+
+
+class DatabaseView(ApiModel):
+    """
+    A database as its users see it; the URL is never part of it.
+    """
+
+    id: str
+    name: str
+    dialect: str
+    source: Literal["url", "upload", "demonstration"]
+    description: str
+    state: Literal["registered", "profiling", "ready", "failed"]
+    problem: str
+    fingerprint: str
+    owned: bool
+    tables: list[str]
+    job_id: str
+    created_at: AwareDatetime
+    refreshed_at: AwareDatetime | None
 
 
 class Dot(ApiModel):
@@ -264,6 +335,74 @@ class ErrorObject(ApiModel):
     code: str | None
 
 
+class EvaluationItem(ApiModel):
+    """
+    A question with every accepted gold statement; none means it cannot be answered.
+    """
+
+    database: str
+    question: str
+    gold: list[str] | None = None
+    evidence: str = ""
+    difficulty: str = ""
+
+
+class EvaluationView(ApiModel):
+    """
+    An evaluation: its job, and its report when that has ended.
+    """
+
+    id: str
+    name: str
+    state: str
+    progress: float
+    message: str | None
+    report: dict[str, Any] | None
+    created_at: AwareDatetime
+
+
+class ExampleSpec(ApiModel):
+    """
+    A question/SQL pair in the database's own dialect.
+    """
+
+    database: str
+    question: str
+    sql: str
+
+
+class ExampleView(ApiModel):
+    """
+    A stored pair; `stale` when the database's structure has changed since.
+    """
+
+    id: str
+    database_id: str
+    question: str
+    sql: str
+    source: str
+    stale: bool
+    created_at: AwareDatetime
+
+
+class ExamplesAdded(ApiModel):
+    """
+    The stored pairs.
+    """
+
+    data: list[ExampleView]
+
+
+class Feedback(ApiModel):
+    """
+    Approve an answer's SQL, correct it, or reject it. Approved and corrected SQL is run again first.
+    """
+
+    verdict: Literal["approve", "correct", "reject"]
+    sql: str | None = None
+    comment: str = ""
+
+
 class FieldError(ApiModel):
     """
     One offending field: `location` is a dotted path such as `body.rows`.
@@ -271,6 +410,18 @@ class FieldError(ApiModel):
 
     location: str
     message: str
+
+
+class ForeignKeyView(ApiModel):
+    """
+    A declared or approved join.
+    """
+
+    table: str
+    columns: list[str]
+    referred_table: str
+    referred_columns: list[str]
+    approved: bool
 
 
 class FunctionDefinition(ApiModel):
@@ -282,6 +433,15 @@ class FunctionDefinition(ApiModel):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+
+
+class GrantSpec(ApiModel):
+    """
+    Let a tenant (`*`: every tenant) ask a database; `tables` null means every table.
+    """
+
+    tenant: str
+    tables: list[str] | None = None
 
 
 class Health(ApiModel):
@@ -321,6 +481,17 @@ class JobKind(ApiModel):
     timeout: float
     memory_limit_bytes: int
     max_attempts: int
+
+
+class JoinSpec(ApiModel):
+    """
+    A join a person approved.
+    """
+
+    table: str
+    columns: list[str]
+    referred_table: str
+    referred_columns: list[str]
 
 
 class JsonObjectFormat(ApiModel):
@@ -474,6 +645,15 @@ class MatrixOptions(ApiModel):
     cols: int = 6
 
 
+class MetricSpec(ApiModel):
+    """
+    A named measure and how it is computed.
+    """
+
+    name: str
+    definition: str
+
+
 class ModelObject(ApiModel):
     """
     OpenAI's model object.
@@ -498,6 +678,15 @@ class NamedTool(ApiModel):
     function: NamedFunction
 
 
+class NoticeView(ApiModel):
+    """
+    A warning.
+    """
+
+    code: str
+    message: str
+
+
 class PageAliasView(ApiModel):
     data: list[AliasView]
     next: str | None = None
@@ -510,6 +699,16 @@ class PageArtifactView(ApiModel):
 
 class PageBudget(ApiModel):
     data: list[Budget]
+    next: str | None = None
+
+
+class PageDatabaseView(ApiModel):
+    data: list[DatabaseView]
+    next: str | None = None
+
+
+class PageExampleView(ApiModel):
+    data: list[ExampleView]
     next: str | None = None
 
 
@@ -607,12 +806,6 @@ class ResolvedPoint(ApiModel):
     cell: tuple[int, int, int, int]
 
 
-class BoxOriginal(RootModel[tuple[float, float, float, float]]):
-    root: Annotated[
-        tuple[float, float, float, float], Field(max_length=4, min_length=4)
-    ]
-
-
 class ResolvedRange(ApiModel):
     """
     `first` and `last` are indices into the mentions; boxes are (left, top, right, bottom).
@@ -622,8 +815,59 @@ class ResolvedRange(ApiModel):
     last: int
     rows: tuple[float, float]
     cols: tuple[float, float]
-    box: Box | None = None
-    box_original: BoxOriginal | None = None
+    box: list[int] | None = None
+    box_original: list[float] | None = None
+
+
+class ResultView(ApiModel):
+    """
+    The first rows of a result; the rest through `/rows`.
+    """
+
+    columns: list[str]
+    rows: list[list[int | float | str | None]]
+    row_count: int
+    truncated: bool
+
+
+class Role(
+    RootModel[
+        Literal[
+            "keywords",
+            "linker",
+            "programmer",
+            "program_fixer",
+            "sql_writer",
+            "sql_fixer",
+            "explainer",
+            "refuser",
+        ]
+    ]
+):
+    root: Literal[
+        "keywords",
+        "linker",
+        "programmer",
+        "program_fixer",
+        "sql_writer",
+        "sql_fixer",
+        "explainer",
+        "refuser",
+    ]
+    """
+    The prompt roles of section 5; each may use its own model alias.
+    """
+
+
+class RowsPage(ApiModel):
+    """
+    A page of result rows.
+    """
+
+    columns: list[str]
+    data: list[list[int | float | str | None]]
+    row_count: int
+    next: str | None
 
 
 class ScaffoldAnswer(ImageAnswer):
@@ -653,6 +897,22 @@ class ScaffoldAnswer(ImageAnswer):
 class SchemaFormat(ApiModel):
     type: Literal["json_schema"]
     json_schema: JsonSchemaFormat
+
+
+class SemanticsSpec(ApiModel):
+    """
+    What people say about a database. Keys are `table` or `table.column`.
+    """
+
+    descriptions: dict[str, str] | None = None
+    synonyms: dict[str, list[str]] | None = None
+    sensitive: list[str] | None = None
+    """
+    columns never sampled
+    """
+    metrics: list[MetricSpec] | None = None
+    joins: list[JoinSpec] | None = None
+    notes: list[str] | None = None
 
 
 class SequenceAnswer(ApiModel):
@@ -692,6 +952,19 @@ class SubmitJob(ApiModel):
     """
     seconds one attempt may run; at most what the kind allows
     """
+
+
+class TableView(ApiModel):
+    """
+    A table of the catalogue.
+    """
+
+    name: str
+    description: str
+    row_count: int
+    primary_key: list[str]
+    synonyms: list[str]
+    columns: list[ColumnView]
 
 
 class TextFormat(ApiModel):
@@ -822,9 +1095,50 @@ class VllmSpec(ApiModel):
     """
 
 
+class AddExamples(ApiModel):
+    """
+    One or many pairs; each is checked, and one that fails refuses them all.
+    """
+
+    examples: list[ExampleSpec]
+
+
 class AllowedToolsList(ApiModel):
     mode: Literal["auto", "required"]
     tools: list[NamedTool]
+
+
+class AnswerView(ApiModel):
+    """
+    An answer and how it was reached.
+    """
+
+    verdict: Literal["verified", "majority", "unverified", "refused"]
+    sql: str
+    dialect: str
+    result: ResultView | None
+    confidence: float
+    support: float
+    match_ratio: float
+    steps: list[str]
+    tables: list[str]
+    columns: list[str]
+    explanation: str
+    clarifications: list[str]
+    reason: str
+    code: str
+    fingerprint: str
+    chosen: str
+    programs: list[dict[str, Any]]
+    candidates: list[dict[str, Any]]
+    calls: list[dict[str, Any]]
+    budget: BudgetView
+    warnings: list[NoticeView]
+    timings_ms: dict[str, float]
+    chart: dict[str, Any] | None = None
+    """
+    a Vega-Lite specification without its data
+    """
 
 
 class ArtifactDetail(ApiModel):
@@ -843,6 +1157,44 @@ class ArtifactDetail(ApiModel):
     metadata: dict[str, Any]
     created_at: AwareDatetime
     files: list[ArtifactFile]
+
+
+class AskQuestion(ApiModel):
+    """
+    Ask a database. `stream` answers with server-sent events, `queue` with a job.
+    """
+
+    database: str
+    """
+    name or id
+    """
+    question: str
+    evidence: str = ""
+    """
+    a hint about names, codes or definitions
+    """
+    profile: Literal["direct", "fast", "standard", "thorough"] = "standard"
+    """
+    Named amounts of effort.
+    """
+    model: str | None = None
+    models: dict[str, str] | None = None
+    """
+    another model alias for single roles
+    """
+    model_profile: Literal["small", "full"] | None = None
+    form: Literal["rows", "frames"] = "rows"
+    """
+    What `db.table` yields: a list of dicts, or a pandas frame with nullable types.
+    """
+    budget: BudgetSpec | None = None
+    seed: int = 0
+    explain: bool = False
+    """
+    one more model call for a short explanation in prose
+    """
+    stream: bool = False
+    queue: bool = False
 
 
 class CompletionRequest(ApiModel):
@@ -981,6 +1333,44 @@ class ErrorAnswer(ApiModel):
     """
 
     error: ErrorObject
+
+
+class EvaluateQuestions(ApiModel):
+    """
+    Compare configurations over questions with gold, as a queued job.
+    """
+
+    name: str = "evaluation"
+    items: list[EvaluationItem]
+    configurations: (
+        list[
+            Literal[
+                "direct",
+                "fast",
+                "standard",
+                "thorough",
+                "code_only",
+                "comment_only",
+                "dry_programs",
+                "no_reference_check",
+                "no_timing",
+                "no_repair",
+                "frames",
+                "no_values",
+                "full_schema",
+                "linked_schema",
+                "no_examples",
+            ]
+        ]
+        | None
+    ) = None
+    model: str | None = None
+    model_profile: Literal["small", "full"] | None = None
+    timing_iterations: int = 0
+    """
+    runs per pair for R-VES; 0 leaves it out
+    """
+    seed: int = 0
 
 
 class Job(ApiModel):
@@ -1128,9 +1518,47 @@ class PageEngineView(ApiModel):
     next: str | None = None
 
 
+class PageJobSummary(ApiModel):
+    data: list[JobSummary]
+    next: str | None = None
+
+
 class PageUsage(ApiModel):
     data: list[Usage]
     next: str | None = None
+
+
+class QuestionView(ApiModel):
+    """
+    A question and, once there is one, its answer.
+    """
+
+    id: str
+    database_id: str
+    question: str
+    evidence: str
+    profile: str
+    state: Literal["queued", "running", "answered", "failed"]
+    answer: AnswerView | None
+    problem: dict[str, Any] | None
+    feedback: dict[str, Any] | None
+    job_id: str
+    created_at: AwareDatetime
+    finished_at: AwareDatetime | None
+
+
+class RegisterDatabase(ApiModel):
+    """
+    Register a database by its SQLAlchemy URL (sqlite, postgresql, mysql, mariadb, duckdb).
+    """
+
+    name: str
+    url: SecretStr
+    """
+    SQLAlchemy URL; encrypted at rest, never shown again
+    """
+    description: str = ""
+    semantics: SemanticsSpec | None = None
 
 
 class ResolveAnswer(ApiModel):
@@ -1138,6 +1566,20 @@ class ResolveAnswer(ApiModel):
     ranges: list[ResolvedRange]
     answer: str | None
     points: list[ResolvedPoint]
+
+
+class SchemaAnswer(ApiModel):
+    """
+    The catalogue as far as the caller's grants reach.
+    """
+
+    database_id: str
+    dialect: str
+    fingerprint: str
+    tables: list[TableView]
+    foreign_keys: list[ForeignKeyView]
+    metrics: list[MetricSpec]
+    notes: list[str]
 
 
 class AllowedTools(ApiModel):
@@ -1193,3 +1635,8 @@ class ChatRequest(ApiModel):
         Literal["none", "auto", "required"] | NamedTool | AllowedTools | None
     ) = None
     parallel_tool_calls: bool | None = None
+
+
+class PageQuestionView(ApiModel):
+    data: list[QuestionView]
+    next: str | None = None

@@ -17,6 +17,7 @@ from latticework._async.resources.chat import AsyncChat
 from latticework._async.resources.jobs import AsyncJobs
 from latticework._async.resources.keys import AsyncBudgets, AsyncKeys, AsyncUsageReports
 from latticework._async.resources.models import AsyncEngines, AsyncModels
+from latticework._async.resources.sql import AsyncSql
 from latticework._async.resources.vision import AsyncVision
 from latticework._base_client import BaseClient, check_redirect, decode, last_response, status_error
 from latticework._calls import Call
@@ -68,6 +69,7 @@ class AsyncClient(BaseClient):
         self.keys = AsyncKeys(self)
         self.budgets = AsyncBudgets(self)
         self.usage = AsyncUsageReports(self)
+        self.sql = AsyncSql(self)
         self.vision = AsyncVision(self)
 
     async def __aenter__(self) -> Self:

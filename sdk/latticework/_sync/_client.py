@@ -23,6 +23,7 @@ from latticework._sync.resources.chat import Chat
 from latticework._sync.resources.jobs import Jobs
 from latticework._sync.resources.keys import Budgets, Keys, UsageReports
 from latticework._sync.resources.models import Engines, Models
+from latticework._sync.resources.sql import Sql
 from latticework._sync.resources.vision import Vision
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Client(BaseClient):
         self.keys = Keys(self)
         self.budgets = Budgets(self)
         self.usage = UsageReports(self)
+        self.sql = Sql(self)
         self.vision = Vision(self)
 
     def __enter__(self) -> Self:

@@ -11,7 +11,7 @@ import sys
 import typer
 
 from latticework._version import __version__
-from latticework.cli import chat, jobs, keys, suite, vision
+from latticework.cli import ask, chat, jobs, keys, sql, suite, vision
 
 app = typer.Typer(
     name="lattice",
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (suite, chat, keys, jobs, vision):
+for room in (suite, chat, ask, vision, keys, jobs, sql):
     room.register(app)
 
 
