@@ -45,6 +45,7 @@ def main() -> NoReturn:
     seccomp.SIMULATE_ABSENT = "seccomp" in config["absent"]
     try:
         child.warm_up(config["frames"])
+        os.environ.clear()
         layers = _confine_forker(control)
         ruleset = landlock.ruleset([], []) if landlock.abi() else None
         if not seccomp.available():

@@ -57,7 +57,7 @@ class Sandbox:
             frames="frames" in forms, landlock_required=landlock == "required", absent=_absent
         )
         try:
-            if "rows" in forms and not (landlock == "preferred" and "landlock" in _absent):
+            if "rows" in forms:
                 from shared.sandbox.monty import MontyRunner
 
                 self._start_monty(MontyRunner, workers, _absent, landlock)
