@@ -76,6 +76,7 @@ def look_options(options: AskOptions) -> LookOptions:
         guidelines=options.guidelines,
         max_crops=options.max_crops,
         crop_radius=options.crop_radius,
+        crop_mark=options.crop_mark,
         levels=levels,
     )
 

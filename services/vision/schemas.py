@@ -176,6 +176,9 @@ class AskOptions(Strict):
     guidelines: bool = True
     max_crops: int = Field(1, ge=1, le=4)
     crop_radius: float = Field(2.0, gt=0, le=30)
+    crop_mark: Literal["none", "overlay"] = Field(
+        "none", description="overlay keeps the labels in crops, where they can hide what is looked for"
+    )
     levels: list[MatrixOptions] | None = Field(None, min_length=1, max_length=4)
     background: Background = "white"
     allow_truncated: bool = False

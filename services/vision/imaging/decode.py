@@ -11,7 +11,7 @@ import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyspng
@@ -56,12 +56,18 @@ _PLUGINS: dict[str, type[ImageFile.ImageFile]] = {
 @dataclass(frozen=True)
 class DecodeOptions:
     """`background` lies under transparency, `frame` chooses from animations, `resize` the working
-    size; `allow_truncated` draws what is there of a file without its end."""
+    size; `allow_truncated` draws what is there of a file without its end.
+
+    `replicate_chroma` enlarges the colour of a JPEG by repeating it instead of smoothing: right where
+    the pixels go straight back into a JPEG of the same colour resolution, since averaging the copies
+    gives the stored values again, and a tenth faster.
+    """
 
     background: str = "white"
     frame: FrameChoice = "first"
     allow_truncated: bool = False
     resize: Resize = field(default_factory=Resize)
+    replicate_chroma: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,17 +173,19 @@ def _jpeg(
     size = (header.width, header.height)
     target = options.resize.target(size)
     reduced = target[0] < size[0]
-    at_least = {"min_height": target[1], "min_width": target[0]} if reduced else {}
+    how: dict[str, Any] = {"fastupsample": options.replicate_chroma and target == size}
+    if reduced:
+        how |= {"min_height": target[1], "min_width": target[0]}
     warnings: list[str] = []
     try:
-        pixels = simplejpeg.decode_jpeg(container.data, "RGB", strict=True, **at_least)
+        pixels = simplejpeg.decode_jpeg(container.data, "RGB", strict=True, **how)
     except ValueError as error:
         # Bytes between markers are a common harmless fault of cameras; a missing end is not.
         harmless = "extraneous bytes" in str(error)
         if not (harmless or options.allow_truncated):
             raise
         warnings.append("recovered" if harmless else "truncated")
-        pixels = simplejpeg.decode_jpeg(container.data, "RGB", strict=False, **at_least)
+        pixels = simplejpeg.decode_jpeg(container.data, "RGB", strict=False, **how)
     return _managed(pixels, container.icc, warnings)
 
 

@@ -34,12 +34,17 @@ class EncodeOptions:
     quality: int = 85
     png_level: int = 0
 
+    @property
+    def halves_chroma(self) -> bool:
+        """Whether colour is stored at half the resolution of light."""
+        return self.format == "jpeg" and self.quality < FULL_CHROMA_FROM
+
 
 def encode(pixels: Pixels, options: EncodeOptions) -> bytes:
     """Encode pixels (H, W, 3) uint8. Raises ValueError for a WebP side beyond 16,383 pixels."""
     pixels = np.ascontiguousarray(pixels)
     if options.format == "jpeg":
-        chroma = "444" if options.quality >= FULL_CHROMA_FROM else "420"
+        chroma = "420" if options.halves_chroma else "444"
         return bytes(simplejpeg.encode_jpeg(pixels, options.quality, "RGB", chroma))
     if options.format == "png" and options.png_level == 0:
         return bytes(fpng.from_ndarray(pixels))

@@ -28,8 +28,8 @@ from services.vision.scaffold.colour import (
 from services.vision.scaffold.options import PLATE_ALPHA, OverlayOptions
 from services.vision.scaffold.placement import Layout
 
-SAMPLE_ROWS, SAMPLE_COLS = 10, 24
-DOT_SAMPLES = 5
+SAMPLE_ROWS, SAMPLE_COLS = 8, 16
+DOT_SAMPLES = 3
 BUSY_DEVIATION = 0.08
 """Standard deviation of relative luminance above which strokes drown in texture."""
 

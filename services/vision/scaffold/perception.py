@@ -54,8 +54,10 @@ class Camera(Protocol):
 
 @dataclass(frozen=True)
 class LookOptions:
-    """One question. `max_crops` and `crop_radius` (cells) belong to active perception, `levels`
-    to coarse-to-fine."""
+    """One question. `max_crops`, `crop_radius` (cells) and `crop_mark` belong to active
+    perception, `levels` to coarse-to-fine. The published loop crops the marked image
+    (`crop_mark="overlay"`); clean crops are the default, since a label can hide what is looked for
+    and the marked image is sent beside them anyway."""
 
     mode: Mode = "scaffold"
     strategy: Strategy = "answer"
@@ -66,6 +68,7 @@ class LookOptions:
     guidelines: bool = True
     max_crops: int = 1
     crop_radius: float = 2.0
+    crop_mark: Mark = "none"
     levels: tuple[Matrix, ...] = COARSE_TO_FINE
 
     def prompt(self, **changes: Any) -> PromptOptions:
@@ -209,7 +212,7 @@ async def _active_perception(
         crop_box(options.matrix, camera.size, [(target.row, target.col)], options.crop_radius)
         for target in targets
     ]
-    crops = [await camera.view(box, "overlay", options.matrix) for box in boxes]
+    crops = [await camera.view(box, options.crop_mark, options.matrix) for box in boxes]
     mode: Mode = "scaffold" if options.mode in ("direct", "cot") else options.mode
     labels = tuple(target.text for target in targets)
     prompt = build_prompt(question, options.prompt(mode=mode, crops=labels))

@@ -161,7 +161,8 @@ def _decode_all(job: OverlayJob, images: Blobs) -> list[Picture]:
     total = sum(header.width * header.height for header in headers)
     if total > job.limits.max_pixels:
         raise ImageTooLargeError(f"the images have {total} pixels together, at most {job.limits.max_pixels}")
-    pictures = [picture for data in images for picture in decode(data, job.limits, job.decode)]
+    how = replace(job.decode, replicate_chroma=job.encode.halves_chroma)
+    pictures = [picture for data in images for picture in decode(data, job.limits, how)]
     if len(pictures) > job.limits.max_frames:
         raise TooManyFramesError(f"the images have {len(pictures)} frames, at most {job.limits.max_frames}")
     return pictures

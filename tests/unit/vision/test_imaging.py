@@ -407,6 +407,19 @@ class TestEncode:
         assert len(small) < 0.6 * len(large)
         assert close(load(large).pixels, image, 3)
 
+    def test_repeating_chroma_loses_nothing_on_the_way_back_into_jpeg(self) -> None:
+        """JPEG to JPEG at the same colour resolution: the fast way is as close as the smooth one."""
+        data = save(picture(640, 480), "JPEG", quality=85)
+        smooth = load(data)
+
+        def loss(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> float:
+            again = load(encode(pixels, EncodeOptions("jpeg", 85))).pixels
+            return float(np.mean((again.astype(float) - smooth.pixels) ** 2))
+
+        repeated = load(data, replicate_chroma=True).pixels
+        assert (repeated != smooth.pixels).any()
+        assert loss(repeated) <= 1.05 * loss(smooth.pixels)
+
     def test_webp_sides_are_bounded(self) -> None:
         with pytest.raises(ValueError, match="16383"):
             encode(np.zeros((1, 16_384, 3), dtype=np.uint8), EncodeOptions("webp"))

@@ -96,9 +96,16 @@ async def test_active_perception_crops_around_the_named_dot() -> None:
     assert zoomed.crop == crop_box(Matrix(6, 6), (1400, 700), [(2, 5)], 2)
     assert "(2,5)" in zoomed.prompt.system
     assert zoomed.prompt.images == ("original", "overlay", "crop")
-    assert camera.views[-1][:2] == (zoomed.crop, "overlay")
+    assert camera.views[-1][:2] == (zoomed.crop, "none")
     assert [view.url for view in zoomed.views] == ["view:0", "view:1", "view:2"]
     assert (events[-1].answer, events[-1].path) == ("K7", ((2, 5),))
+
+
+async def test_the_published_loop_crops_the_marked_image() -> None:
+    camera = PaperCamera((1400, 700))
+    options = LookOptions(strategy="active_perception", crop_mark="overlay")
+    await run(camera, scripted("[[(2,5)]]", "[[K7]]"), options)
+    assert camera.views[-1][1] == "overlay"
 
 
 async def test_active_perception_ignores_places_that_do_not_exist() -> None:
