@@ -35,6 +35,9 @@ _READ_ONLY = {
 }
 
 
+CONNECT_SECONDS = 10
+
+
 def dialect_of(url: str) -> str:
     """The dialect behind a SQLAlchemy URL: sqlite, postgres, mysql or duckdb.
 
@@ -59,7 +62,11 @@ def _read_only_url(url: str) -> URL:
 def open_trusted(url: str) -> Iterator[Connection]:
     """A read-only connection for our own statements; closed with its engine afterwards."""
     dialect = dialect_of(url)
-    arguments: dict[str, Any] = {"read_only": True} if dialect == "duckdb" else {}
+    arguments: dict[str, Any] = {}
+    if dialect == "duckdb":
+        arguments = {"read_only": True}
+    elif dialect in _READ_ONLY:
+        arguments = {"connect_timeout": CONNECT_SECONDS}
     engine = create_engine(_read_only_url(url), poolclass=NullPool, connect_args=arguments)
     try:
         with engine.connect() as connection:

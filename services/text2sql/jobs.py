@@ -43,6 +43,8 @@ HANDLERS: dict[str, HandlerSpec] = {
         parameters=CatalogueParameters,
         scope="sql",
         timeout_s=1_800,
+        max_attempts=1,
+        processes_jobs=20,
         description="introspect, profile and index a registered database",
     ),
     QUESTION: HandlerSpec(
@@ -52,6 +54,7 @@ HANDLERS: dict[str, HandlerSpec] = {
         scope="sql",
         timeout_s=900,
         max_attempts=2,
+        processes_jobs=20,
         description="answer a question in the background",
     ),
     EVALUATION: HandlerSpec(

@@ -37,14 +37,19 @@ class Parts:
         await self.database.close()
 
 
-def make_parts(settings: Text2SqlSettings, client: httpx.AsyncClient | None = None) -> Parts:
-    """Wire the parts. Without a sandbox the service runs on, in SQL-only mode."""
+def make_parts(
+    settings: Text2SqlSettings, client: httpx.AsyncClient | None = None, *, with_sandbox: bool = True
+) -> Parts:
+    """Wire the parts. Where no sandbox can be had the service runs on, in SQL-only mode.
+
+    `with_sandbox` false spares its workers where no program will run.
+    """
     database = Database(settings.resolved_database_url())
     artifacts = ArtifactStore(settings.resolved_artifacts_url())
     registry = Registry(settings, database, artifacts, Vault(settings.credentials_secret.get_secret_value()))
     sandbox: Sandbox | None = None
     try:
-        sandbox = Sandbox(workers=settings.text2sql_sandbox_workers)
+        sandbox = Sandbox(workers=settings.text2sql_sandbox_workers) if with_sandbox else None
     except SandboxUnavailable as error:
         log.error("sandbox_unavailable", reason=str(error))
     signer = PrincipalSigner(settings.principal_secret.get_secret_value())

@@ -31,9 +31,9 @@ _CHECKPOINT_EVERY = 20
 
 
 @asynccontextmanager
-async def opened() -> AsyncIterator[Parts]:
+async def opened(*, with_sandbox: bool = True) -> AsyncIterator[Parts]:
     """The parts of this process, closed afterwards."""
-    parts = make_parts(load_settings(Text2SqlSettings))
+    parts = make_parts(load_settings(Text2SqlSettings), with_sandbox=with_sandbox)
     try:
         yield parts
     finally:
@@ -42,7 +42,7 @@ async def opened() -> AsyncIterator[Parts]:
 
 async def read_database(job: JobContext) -> dict[str, Any]:
     """Introspect, profile and index one database of the job's tenant."""
-    async with opened() as parts:
+    async with opened(with_sandbox=False) as parts:
         async with parts.database.reading() as session:
             row = await owned_database(session, job.tenant, job.parameters["database_id"])
         if row is None:

@@ -70,7 +70,8 @@ async def _found(jobs: Jobs, principal: Principal, evaluation_id: str) -> Job:
 
 @router.get("", response_model=Page[JobSummary], summary="Your tenant's evaluations, newest first")
 async def listed(principal: Caller, jobs: WithJobs, cursor: Cursor = None, limit: Limit = 50) -> Any:
-    return await jobs.list(principal, among=_KINDS, cursor=cursor, limit=limit)
+    data, following = await jobs.list(principal, among=_KINDS, cursor=cursor, limit=limit)
+    return Page[JobSummary](data=list(data), next=following)
 
 
 @router.get(
