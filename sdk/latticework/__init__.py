@@ -45,7 +45,7 @@ from latticework._exceptions import (
     UnsupportedMediaType,
     WaitTimeout,
 )
-from latticework._files import FileSource
+from latticework._files import FileSource, Upload
 from latticework._paging import Page
 from latticework._raw import RawResponse
 from latticework._sync._client import Client
@@ -96,6 +96,7 @@ __all__ = [
     "UnexpectedResponse",
     "Unprocessable",
     "UnsupportedMediaType",
+    "Upload",
     "WaitTimeout",
     "__version__",
 ]
