@@ -1,4 +1,4 @@
-"""The container's health check: is the service in this container ready?"""
+"""The container's health check: is the service in this container ready, the worker alive?"""
 
 import os
 import sys
@@ -7,8 +7,10 @@ import urllib.request
 
 
 def main() -> int:
-    """0 when `/readyz` says so, else 1 with the reason."""
-    url = f"http://127.0.0.1:{os.environ.get('LATTICEWORK_PORT', '8080')}/readyz"
+    """0 when `/readyz` says so (a worker has only its metrics), else 1 with the reason."""
+    worker = os.environ.get("LATTICEWORK_JOBS_METRICS_PORT")
+    address = f"{worker}/metrics" if worker else f"{os.environ.get('LATTICEWORK_PORT', '8080')}/readyz"
+    url = f"http://127.0.0.1:{address}"
     try:
         with urllib.request.urlopen(url, timeout=3):
             return 0

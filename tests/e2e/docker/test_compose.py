@@ -15,6 +15,7 @@ import openai
 import pytest
 
 from deploy.environment import NAMES
+from services.model.settings import ModelSettings
 from shared.app import free_port
 
 ROOT = Path(__file__).parents[3]
@@ -68,6 +69,27 @@ def test_secrets_have_no_defaults() -> None:
     )
     assert done.returncode != 0
     assert "run make env" in done.stderr
+
+
+def test_the_gpu_profile_leads_the_default_alias_to_vllm() -> None:
+    environment = {**os.environ, **dict.fromkeys(NAMES, "x"), "LATTICEWORK_ENGINES": "gpu"}
+    done = subprocess.run(
+        ["docker", "compose", "--profile", "gpu", "config", "--format", "json"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    services = json.loads(done.stdout)["services"]
+    assert services["vllm"]["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+    variables = {**services["model"]["environment"], "LATTICEWORK_PRINCIPAL_SECRET": "x" * 32}
+    engines = ModelSettings(
+        model_engines=json.loads(variables["LATTICEWORK_MODEL_ENGINES"]), principal_secret="x" * 32
+    )
+    assert [engine.spec.kind for engine in engines.model_engines if "default" in engine.aliases] == [
+        "upstream"
+    ]
 
 
 def test_the_real_model_answers_through_the_gateway(compose: Compose, key: str) -> None:
