@@ -24,6 +24,10 @@ from gateway.proxy.usage import TAIL, StreamMeter, usage_of_answer
 from shared.problems import MethodNotAllowed, Problem, Unauthorized, UnsupportedMediaType
 from shared.upstream import UpstreamError
 
+#: Bounds of one reservation (tokens, micro-dollars): many of them still fit into 64 bits.
+_MOST_TOKENS = 1 << 42
+_MOST_MONEY = 1 << 50
+
 
 class Models:
     """The handler of metered routes."""
@@ -118,11 +122,12 @@ async def _admit(call: Call, caller: Caller, wanted: ModelCall) -> Admission:
     output = wanted.max_output
     if output is None:
         output = max(tag.max_output_tokens, *(other.max_output_tokens for other in others), 0)
-    completion = wanted.outputs * output
+    completion = min(wanted.outputs * output, _MOST_TOKENS)
     prompt = wanted.prompt_at_most(settings.gateway_bytes_per_token, settings.gateway_image_tokens)
     usd = tag.worst(prompt, completion)
     for other in others:
         usd = max(usd, other.worst(prompt, completion))
+    usd = min(usd, _MOST_MONEY)
     return await front.limiter.admit(
         caller,
         call.call_id,

@@ -487,6 +487,15 @@ async def test_no_route_bypasses_the_budget(redis_url: str, tmp_path: Path, path
         assert not server.calls
 
 
+async def test_numbers_beyond_reason_are_a_matter_of_money(redis_url: str, tmp_path: Path) -> None:
+    async with before(redis_url, tmp_path, answers()) as (live, _):
+        endless = {"n": 10**18, "max_tokens": 10**18}
+        assert (await live.chat(await live.new_key(), **endless)).status == 200
+        assert (await live.chat(await live.new_key(budget={"usd": "1000"}), **endless)).status == 402
+        limited = await live.new_key(tokens_per_minute=1000)
+        assert (await live.chat(limited, **endless)).status == 429
+
+
 async def test_an_unknown_model_is_never_silently_free(redis_url: str, tmp_path: Path) -> None:
     async with before(redis_url, tmp_path, answers()) as (live, _):
         await live.chat(await live.new_key(), model="nobody-priced-this")
