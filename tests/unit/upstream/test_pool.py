@@ -56,7 +56,7 @@ def state(upstream: HttpUpstream) -> BreakerState:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(3):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await asyncio.sleep(0.005)
 
 
