@@ -21,8 +21,11 @@ from services.vision.work import (
     WorkerPool,
 )
 from services.vision.work.tasks import to_parameters
+from shared.problems import InternalError
+from shared.telemetry import logger
 
 OCR_THREADS = 2
+log = logger(__name__)
 
 
 class Engine:
@@ -98,6 +101,9 @@ class Engine:
             ) from None
         except TaskError as error:
             outcome = error.code
+            if error.code == "internal_error":
+                log.error("vision_job_failed", task=task, trace=error.trace)
+                raise InternalError() from None
             raise problem_for(error.code, str(error)) from None
         finally:
             self._jobs.labels(task, outcome).inc()

@@ -9,6 +9,7 @@ from services.vision.imaging.errors import (
     MalformedImageError,
     TooManyFramesError,
     UnsupportedImageError,
+    UnwritableError,
 )
 from services.vision.imaging.header import READABLE, ImageHeader, read_header, sniff
 from services.vision.imaging.limits import Limits
@@ -30,6 +31,7 @@ __all__ = [
     "Resize",
     "TooManyFramesError",
     "UnsupportedImageError",
+    "UnwritableError",
     "decode",
     "encode",
     "read_header",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,8 @@ from PIL import Image, ImageCms
 
 from services.vision.scaffold.colour import Pixels, parse_colour
 
+_BLOCK = 1 << 22
+"""Values converted at a time: double precision of 50 megapixels would not fit a worker."""
 CHECKER_SIDE = 16
 CHECKER = (255, 204)
 _PROFILE_SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK", "LAB": "LAB"}
@@ -79,15 +82,23 @@ def _deep_to_8_bit(image: Image.Image) -> Image.Image:
     16-bit values map their full range; 32-bit ones do where they fit 16 bits, floats where they lie
     in [0, 1]; everything else is stretched between its least and its largest finite value.
     """
-    values = np.asarray(image).astype(np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    values = np.asarray(image)
+    blocks = np.array_split(values, max(1, values.size // _BLOCK))
+    low = min(float(_finite(block).min()) for block in blocks)
+    high = max(float(_finite(block).max()) for block in blocks)
     if image.mode != "F" and low >= 0 and high <= 65535:
         low, high = 0.0, 65535.0
     elif image.mode == "F" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0
-    span = high - low or 1.0
-    return Image.fromarray(np.rint((values - low) * (255 / span)).astype(np.uint8))
+    scale = 255 / (high - low or 1.0)
+    scaled = [np.rint((_finite(block) - low) * scale).astype(np.uint8) for block in blocks]
+    return Image.fromarray(np.concatenate(scaled))
+
+
+def _finite(block: NDArray[Any]) -> NDArray[np.float64]:
+    """The values in double precision, 0 for what is not a number."""
+    with np.errstate(invalid="ignore"):
+        return np.nan_to_num(block.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def to_rgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, list[str]]:

@@ -16,6 +16,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from services.vision.imaging.errors import UnwritableError
 from services.vision.scaffold.colour import Pixels
 
 OutputFormat = Literal["jpeg", "png", "webp"]
@@ -41,7 +42,7 @@ class EncodeOptions:
 
 
 def encode(pixels: Pixels, options: EncodeOptions) -> bytes:
-    """Encode pixels (H, W, 3) uint8. Raises ValueError for a WebP side beyond 16,383 pixels."""
+    """Encode pixels (H, W, 3) uint8. Raises UnwritableError for a WebP side beyond 16,383 pixels."""
     pixels = np.ascontiguousarray(pixels)
     if options.format == "jpeg":
         chroma = "420" if options.halves_chroma else "444"
@@ -54,6 +55,8 @@ def encode(pixels: Pixels, options: EncodeOptions) -> bytes:
         image.save(sink, "PNG", compress_level=options.png_level)
     else:
         if max(image.size) > WEBP_MAXIMUM_SIDE:
-            raise ValueError(f"WebP holds at most {WEBP_MAXIMUM_SIDE} pixels a side; ask for jpeg or png")
+            raise UnwritableError(
+                f"WebP holds at most {WEBP_MAXIMUM_SIDE} pixels a side; ask for jpeg or png"
+            )
         image.save(sink, "WEBP", quality=options.quality, method=WEBP_METHOD)
     return sink.getvalue()

@@ -39,3 +39,9 @@ class FrameNotFoundError(ImagingError):
     """The wanted frame is beyond the last one."""
 
     code = "invalid_options"
+
+
+class UnwritableError(ImagingError):
+    """The wanted format cannot hold the picture."""
+
+    code = "invalid_options"

@@ -41,11 +41,12 @@ class TaskTimeoutError(Exception):
 
 
 class TaskError(Exception):
-    """The job failed; `code` is the reason."""
+    """The job failed; `code` is the reason. `trace` comes with `internal_error` alone."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, code: str, message: str, trace: str | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.trace = trace
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,8 @@ class WorkerPool:
                 self._threads.submit(worker.close) if not self._closed else worker.close()
         self._average += 0.1 * (time.monotonic() - started - self._average)
         if "error" in reply:
-            raise TaskError(reply["error"]["code"], reply["error"]["message"])
+            error = reply["error"]
+            raise TaskError(error["code"], error["message"], error.get("trace"))
         return Reply(reply["result"], produced)
 
     async def _worker(self) -> WorkerProcess:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -294,19 +295,19 @@ def legibility(parameters: bytes, blobs: Blobs) -> tuple[dict[str, Any], Blobs]:
 
 
 def error_reply(error: Exception) -> dict[str, str]:
-    """Code and message of a failed job; never image data, never a trace."""
+    """Code and message of a failed job, never image data. A trace goes with what nobody foresaw: it
+    is for the log of the service alone."""
     if isinstance(error, ImagingError):
         return {"code": error.code, "message": str(error)}
     if isinstance(error, ImageTooSmallError):
         return {"code": "image_too_small", "message": str(error)}
-    if isinstance(error, ModuleNotFoundError):
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("rapidocr"):
         return {
             "code": "ocr_not_installed",
             "message": "install the extra `ocr` to check legibility: pip install latticework-suite[ocr]",
         }
-    if isinstance(error, ValueError):
-        return {"code": "invalid_options", "message": str(error)}
-    return {"code": "image_malformed", "message": f"the image cannot be processed ({type(error).__name__})"}
+    trace = "".join(traceback.format_exception(error))
+    return {"code": "internal_error", "message": type(error).__name__, "trace": trace}
 
 
 TASKS: dict[str, Task] = {"overlay": overlay, "view": view, "legibility": legibility}

@@ -54,12 +54,14 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--memory", type=int, required=True)
     limit_process(parser.parse_args().memory)
-    # Native libraries may print; the real standard output belongs to the protocol alone.
     sink = os.fdopen(os.dup(1), "wb", buffering=0)
-    os.dup2(2, 1)
     source = os.fdopen(0, "rb", buffering=1 << 16, closefd=False)
     import services.vision.work.tasks  # noqa: F401 - load the codecs before the first job
 
+    # Codecs print about broken files: neither the protocol nor the log is a sender's to write to.
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
     write_message(sink, {"ready": True})
     serve(source, sink)
 

@@ -105,6 +105,26 @@ async def test_a_cancelled_caller_leaves_no_half_read_pipe(pool: WorkerPool) -> 
     assert reply.result["pictures"][0]["working_size"] == [640, 480]
 
 
+async def test_what_nobody_foresaw_is_an_internal_error_with_a_trace(pool: WorkerPool) -> None:
+    """A fault of ours must not pass for a fault of the image."""
+    with pytest.raises(TaskError) as caught:
+        await pool.run("no such task", {}, [])
+    assert caught.value.code == "internal_error"
+    assert caught.value.trace is not None
+    assert "KeyError" in caught.value.trace
+
+
+def test_traces_stay_in_the_log(vision_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def fail(*arguments: object) -> None:
+        raise TaskError("internal_error", "KeyError", "a trace with secrets")
+
+    monkeypatch.setattr(WorkerPool, "run", fail)
+    headers = {"Authorization": f"Bearer {token()}", "Content-Type": "image/jpeg"}
+    response = httpx.post(f"{vision_url}/v1/vision/scaffold", content=JPEG, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert "secrets" not in response.text
+
+
 async def test_closing_ends_the_processes() -> None:
     pool = WorkerPool(size=2, queue=0, seconds=20, memory_bytes=1 << 30)
     await pool.start()

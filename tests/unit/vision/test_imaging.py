@@ -275,6 +275,16 @@ class TestColour:
         wide = load(save(Image.fromarray(ramp * 2000 - 1000), "TIFF"))
         np.testing.assert_array_equal(wide.pixels[0, :, 0], np.arange(256))
 
+    def test_what_is_no_number_becomes_black(self) -> None:
+        values = np.array([[np.nan, np.inf, -np.inf, 0.5]] * 4, dtype=np.float32)
+        assert load(save(Image.fromarray(values), "TIFF")).pixels[0, :, 0].tolist() == [0, 0, 0, 128]
+
+    def test_many_deep_pixels_take_little_memory(self) -> None:
+        """Blocks come together as one: a ramp over several of them."""
+        ramp = np.linspace(0, 65535, 3000 * 3000).astype(np.uint16).reshape(3000, 3000)
+        loaded = load(save(Image.fromarray(ramp), "TIFF"))
+        assert np.abs(loaded.pixels[..., 0].astype(float) - ramp / 257).max() <= 0.5
+
     def test_lab_goes_through_its_profile(self) -> None:
         lab = ImageCms.profileToProfile(
             Image.new("RGB", (64, 64), (200, 60, 40)),
