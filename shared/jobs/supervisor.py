@@ -129,7 +129,9 @@ class Supervisor:
                     log.error("no process for jobs", error=str(error))
                     await self._pause(PAUSE_SECONDS)
                     continue
-                self.ready.set()
+                if not self.ready.is_set():
+                    self.ready.set()
+                    log.info("ready for jobs", worker=self.worker_id)
                 lease = await self._next_lease()
                 if lease is not None:
                     idle, child = child, None

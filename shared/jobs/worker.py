@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, start_http_server
 
 from shared import telemetry
-from shared.app import STOP_SIGNALS
 from shared.jobs.handlers import Handlers, load_handlers
 from shared.jobs.settings import JobSettings
 from shared.jobs.supervisor import Supervisor
@@ -34,7 +34,7 @@ async def work(settings: JobSettings, handlers: Handlers, pools: Sequence[str], 
     registry = CollectorRegistry()
     supervisor = Supervisor(settings, handlers, pools=pools, concurrency=concurrency, registry=registry)
     loop = asyncio.get_running_loop()
-    for number in STOP_SIGNALS:
+    for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop)
     if settings.jobs_metrics_port:
         start_http_server(settings.jobs_metrics_port, addr=settings.host, registry=registry)
