@@ -33,11 +33,10 @@ class EngineState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do, and which parts of the protocol it does by itself.
+    """What an engine can do.
 
-    `native_choices`: several choices or prompts in one call, with the usage of all of them.
-    `native_tools`: tool calls, in the format the model was trained on.
-    `native_parameters`: it judges parameters itself, also those we do not know.
+    `native`: it does the whole protocol itself (several choices with their usage, tools, schemas,
+    old log probabilities) and judges its parameters, also those we do not know.
     `grammar`: how it takes a grammar, if it does.
     """
 
@@ -45,9 +44,7 @@ class Capabilities:
     completions: bool = False
     embeddings: bool = False
     classification: bool = False
-    native_choices: bool = True
-    native_tools: bool = True
-    native_parameters: bool = True
+    native: bool = True
     grammar: Literal["llamacpp", "vllm"] | None = None
     context_length: int | None = None
     dimensions: int | None = None

@@ -60,9 +60,7 @@ class LlamaCppEngine(SupervisedEngine):
         self._capabilities = Capabilities(
             chat=True,
             completions=True,
-            native_choices=False,
-            native_tools=False,
-            native_parameters=False,
+            native=False,
             grammar="llamacpp",
             context_length=spec.context_length,
         )
@@ -112,7 +110,6 @@ class LlamaCppEngine(SupervisedEngine):
             self._capabilities,
             # llama.cpp caps a slot at the length the model was trained for.
             context_length=props["default_generation_settings"]["n_ctx"],
-            native_tools=bool(props.get("chat_template_caps", {}).get("supports_tools")),
         )
 
     async def metrics_text(self) -> str | None:

@@ -44,7 +44,6 @@ class VllmEngine(SupervisedEngine):
         self._capabilities = Capabilities(
             chat=True,
             completions=True,
-            native_tools=spec.tool_parser is not None,
             grammar="vllm",
             context_length=spec.context_length,
         )

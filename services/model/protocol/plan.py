@@ -92,21 +92,17 @@ def plan_chat(request: ChatRequest, body: bytes, model: str, capabilities: Capab
     """
     if not capabilities.chat:
         raise refused(UnsupportedParameter, "model", f"The model `{request.model}` cannot chat.")
-    if capabilities.native_parameters:
+    if capabilities.native:
         return _passed_on(CHAT, request, body, model, capabilities)
     _refuse_unknown(request)
     functions, must = request.callable_tools()
-    native_tools = bool(functions) and capabilities.native_tools
-    described = bool(functions) and not native_tools
+    described = bool(functions)
     call = _sampling(request, request.token_limit)
-    if native_tools:
-        call |= _native_tools(request, functions, must=must)
-    else:
-        system = tools.instructions(functions, must=must) if described else None
-        call["messages"] = _plain_messages(request, system)
-        grammar = _chat_grammar(request, capabilities)
-        if grammar is not None:
-            call["grammar"] = grammar
+    system = tools.instructions(functions, must=must) if described else None
+    call["messages"] = _plain_messages(request, system)
+    grammar = _chat_grammar(request, capabilities)
+    if grammar is not None:
+        call["grammar"] = grammar
     bare = bool(request.logprobs) and not request.top_logprobs
     if request.logprobs:
         # llama.cpp gives no log probabilities at all when no alternatives are asked for.
@@ -135,7 +131,7 @@ def plan_completion(request: CompletionRequest, body: bytes, model: str, capabil
     """Calls for a text completion; see `plan_chat`."""
     if not capabilities.completions:
         raise refused(UnsupportedParameter, "model", f"The model `{request.model}` cannot complete text.")
-    if capabilities.native_parameters:
+    if capabilities.native:
         return _passed_on(COMPLETIONS, request, body, model, capabilities)
     _refuse_unknown(request)
     if request.suffix:
@@ -234,20 +230,6 @@ def _plain_messages(request: ChatRequest, system: str | None) -> list[JsonObject
         raise refused(
             UnsupportedParameter, "messages", f"{str(error)[:1].upper()}{str(error)[1:]}."
         ) from None
-
-
-def _native_tools(request: ChatRequest, functions: Sequence[Any], *, must: bool) -> JsonObject:
-    call: JsonObject = {
-        "messages": [message.model_dump(exclude_none=True) for message in request.messages],
-        "tools": [{"type": "function", "function": item.model_dump(exclude_none=True)} for item in functions],
-        "tool_choice": "required" if must else "auto",
-    }
-    if request.parallel_tool_calls is not None:
-        call["parallel_tool_calls"] = request.parallel_tool_calls
-    schema = request.schema_of_answer()
-    if schema is not None:
-        call["response_format"] = {"type": "json_schema", "json_schema": {"schema": schema}}
-    return call
 
 
 def _chat_grammar(request: ChatRequest, capabilities: Capabilities) -> str | None:

@@ -1,6 +1,7 @@
-"""Tool calls for models whose template knows none.
+"""Tool calls for llama.cpp, whose own are not enforced: a call that is required does not always come.
 
-The functions are described in the system message; a call is the line
+The functions are described in the system message, in the form most open models were trained on; a
+call is the line
 
     <tool_call>{"name":"get_weather","arguments":{"city":"Paris"}}
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import openai
 import psutil
 import pytest
 
 from shared.app import free_port
-from shared.principal import Principal, PrincipalSigner
+from shared.principal import ISSUER, Principal, PrincipalSigner
 from tests.conftest import SECRET
 from tests.integration.model.scripted_upstream import ScriptedUpstream
 
@@ -34,10 +35,17 @@ class RunningService:
     process: psutil.Process
     log: Path
 
-    def token(self, tenant: str = "acme", *scopes: str, audience: str = "model") -> str:
-        """A principal token for the service."""
+    def token(
+        self, tenant: str = "acme", *scopes: str, audience: str = "model", lifetime: float = 900
+    ) -> str:
+        """A principal token for the service; one of negative lifetime has expired."""
         principal = Principal("key_test", tenant, frozenset(scopes or ("model",)))
-        return PrincipalSigner(SECRET).sign(principal, audience=audience)
+        if lifetime > 0:
+            return PrincipalSigner(SECRET).sign(principal, audience=audience, lifetime=lifetime)
+        now = int(time.time() + lifetime)
+        claims = {"iss": ISSUER, "aud": audience, "iat": now - 60, "exp": now, "sub": "key_test"}
+        claims |= {"tenant": tenant, "scopes": sorted(principal.scopes)}
+        return jwt.encode(claims, SECRET, algorithm="HS256")
 
     def http(self, tenant: str = "acme", *scopes: str) -> httpx.Client:
         """A client of the service's own paths."""

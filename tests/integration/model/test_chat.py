@@ -367,4 +367,8 @@ def test_only_principals_with_the_scope_may_ask(service: RunningService) -> None
     assert status("forged") == 401
     assert status(service.token("acme", audience="sql")) == 401
     assert status(service.token("acme", "sql")) == 403
+    assert status(service.token("acme", "model", lifetime=-10)) == 401
+    replayed = {"Authorization": f"Bearer {service.token()}", "Lattice-Tenant": "rival"}
+    answer = httpx.post(f"{service.url}/v1/chat/completions", json=body, headers=replayed)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "tenant_mismatch")
     assert status(service.token("acme", "model")) == 200

@@ -16,7 +16,7 @@ from services.model.protocol.requests import ChatRequest, CompletionRequest, Emb
 from shared.problems import BadRequest, Problem
 
 LLAMA = Capabilities(
-    chat=True, completions=True, native_choices=False, native_tools=False, native_parameters=False,
+    chat=True, completions=True, native=False,
     grammar="llamacpp", context_length=2048,
 )  # fmt: skip
 VLLM = Capabilities(chat=True, completions=True, grammar="vllm", context_length=2048)
@@ -123,15 +123,6 @@ def test_tools_are_described_only_when_they_may_be_called() -> None:
         assert "- g" in calls[0]["messages"][0]["content"]
         assert "- f" not in calls[0]["messages"][0]["content"]
         assert "other:" not in calls[0]["grammar"]
-
-
-def test_a_template_that_knows_tools_gets_them_as_they_are() -> None:
-    native = Capabilities(chat=True, native_choices=False, native_parameters=False, grammar="llamacpp")
-    plan, calls = chat(native, tools=[TOOL], tool_choice="required")
-    assert plan.raw
-    assert calls[0]["tools"] == [TOOL]
-    assert calls[0]["tool_choice"] == "required"
-    assert calls[0]["messages"] == MESSAGES
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,6 @@ def test_vllm_gets_the_flags_an_operator_expects() -> None:
         assert expected in flags
     assert "--trust-remote-code" not in flags
     assert engine.models == ("big", "acme")
-    assert engine.capabilities.native_tools
 
 
 async def test_the_keys_of_engines_are_on_no_command_line(tmp_path: Path) -> None:
