@@ -5,8 +5,8 @@ One source for both runners. Its text is fed to Monty and compiled in the CPytho
 Where dialects differ the branch names them; tests/unit/sandbox compare each with the real engine.
 
 Text collates by code point (PostgreSQL's "C"); MySQL's ignores letter case. Decimals reach a
-program as floats, so rounding takes a float for the decimal it prints as, except in SQLite and
-DuckDB, which round the binary number.
+program as floats, so rounding takes a float for the decimal it prints as, except in DuckDB, which
+rounds the binary number.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import Any
 DIALECT = "sqlite"
 
 _NULLS_FIRST = DIALECT in ("sqlite", "mysql")
-_NULL_ON_ZERO = DIALECT != "postgres"
+_NULL_ON_ZERO = DIALECT in ("sqlite", "mysql")
 _FOLDS_CASE = DIALECT == "mysql"
 
 
@@ -66,12 +66,16 @@ def _operand(value: Any) -> Any:
 
 
 def sql_div(a: Any, b: Any) -> Any:
-    """a / b: SQLite and PostgreSQL cut the quotient of integers towards zero."""
+    """a / b: SQLite and PostgreSQL cut the quotient of integers towards zero.
+
+    By zero it is null in SQLite and MySQL and an error in PostgreSQL; DuckDB gives infinity, which
+    no result can hold, so it is an error there too.
+    """
     if is_null(a) or is_null(b):
         return None
     a, b = _operand(a), _operand(b)
     if b == 0:
-        if _NULL_ON_ZERO and (DIALECT != "duckdb" or not isinstance(b, float)):
+        if _NULL_ON_ZERO:
             return None
         raise ZeroDivisionError("division by zero")
     if DIALECT in ("sqlite", "postgres") and isinstance(a, int) and isinstance(b, int):
@@ -89,7 +93,7 @@ def sql_mod(a: Any, b: Any) -> Any:
     if DIALECT == "sqlite":
         a, b = int(a), int(b)
     if b == 0:
-        if _NULL_ON_ZERO and (DIALECT != "duckdb" or not isinstance(b, float)):
+        if _NULL_ON_ZERO:
             return None
         raise ZeroDivisionError("division by zero")
     if isinstance(a, int) and isinstance(b, int):
@@ -109,7 +113,7 @@ def sql_round(value: Any, digits: int = 0) -> Any:
         return None
     value = _operand(value)
     if DIALECT == "sqlite":
-        return _round_half_up(Decimal(value), max(0, min(digits, 30)))
+        return _round_half_up(Decimal(str(value)), max(0, min(digits, 30)))
     if isinstance(value, int):
         return value if digits >= 0 else int(_round_half_up(Decimal(value), digits))
     if DIALECT == "duckdb":
