@@ -34,6 +34,7 @@ from gateway.store import KeyStore, UsageStore
 from shared.app import ReadinessCheck
 from shared.app import create_app as create_service
 from shared.database import Database, migrate, new_id
+from shared.jobs import Jobs, all_jobs_router
 from shared.middleware import bearer_token, state_of
 from shared.principal import Principal
 from shared.problems import Problem
@@ -65,6 +66,7 @@ class Gateway:
             raise ConfigurationError(f"LATTICEWORK_REDIS_URL is wrong: {error}.") from None
         self.store = KeyStore(self.database)
         self.usage = UsageStore(self.database)
+        self.jobs = Jobs(settings)
         self.keys = KeyCache(self.store.by_digest, self.store.by_id)
         self.ledger = Ledger(self.pipe, self.usage, self.redis_url, settings.gateway_flush_seconds)
         self.upstreams = Upstreams.of(settings)
@@ -105,12 +107,13 @@ class Gateway:
         openapi = MergedOpenApi(self.upstreams, app.state.signer, app.openapi)
         pages = PublicPages(openapi, self.checks, self.upstreams, lambda: bool(app.state.draining))
         app.state.management = self.management
+        self.jobs.metrics(app.state.registry)
         return FrontDoor(app, front, pages)
 
     @property
     def checks(self) -> dict[str, ReadinessCheck]:
         """What has to work for the gateway to work."""
-        return {"redis": self._redis_ready, "database": self.database.ping}
+        return {"redis": self._redis_ready, "database": self.database.ping, "jobs": self.jobs.ready}
 
     async def _redis_ready(self) -> str | None:
         return None if self.pipe.connected else self.pipe.last_error
@@ -189,8 +192,8 @@ class Gateway:
 
 
 def routers() -> list[APIRouter]:
-    """Management routes. The queue's `/v1/jobs` router joins this list."""
-    return [router]
+    """Management routes, and every job of the suite under `/v1/jobs`."""
+    return [router, all_jobs_router()]
 
 
 def create_app(settings: GatewaySettings) -> FrontDoor:
@@ -203,7 +206,8 @@ def create_app(settings: GatewaySettings) -> FrontDoor:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with gateway.life():
+        app.state.jobs = gateway.jobs
+        async with gateway.life(), gateway.jobs:
             yield
 
     app = create_service(

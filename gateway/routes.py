@@ -19,8 +19,10 @@ router = APIRouter(prefix="/v1")
 Admin = Annotated[Principal, Depends(requires(ADMIN))]
 Limit = Annotated[int, Query(ge=1, le=200, description="entries per page")]
 Cursor = Annotated[str | None, Query(max_length=200, description="`next` of the page before")]
-KeyId = Annotated[str, Path(max_length=40)]
-BudgetId = Annotated[str, Path(max_length=40)]
+ID = r"^[A-Za-z0-9_]+$"
+PLAIN = r"^[^\x00-\x1f]*$"
+KeyId = Annotated[str, Path(max_length=40, pattern=ID)]
+BudgetId = Annotated[str, Path(max_length=40, pattern=ID)]
 GroupBy = Literal["day", "key", "service", "model"]
 _COLUMNS = {"day": "day", "key": "key_id", "service": "service", "model": "model"}
 _ONCE = responses(IdempotencyConflict, IdempotencyInProgress)
@@ -139,9 +141,9 @@ async def usage(
     ] = ["day", "key", "service", "model"],  # noqa: B006
     first: Annotated[date | None, Query(description="first day, UTC; default 30 days ago")] = None,
     last: Annotated[date | None, Query(description="last day, UTC; default today")] = None,
-    key_id: Annotated[str | None, Query(max_length=40)] = None,
-    service: Annotated[str | None, Query(max_length=32)] = None,
-    model: Annotated[str | None, Query(max_length=200)] = None,
+    key_id: Annotated[str | None, Query(max_length=40, pattern=ID)] = None,
+    service: Annotated[str | None, Query(max_length=32, pattern=ID)] = None,
+    model: Annotated[str | None, Query(max_length=200, pattern=PLAIN)] = None,
     limit: Limit = 50,
     cursor: Cursor = None,
 ) -> Page[schemas.Usage]:

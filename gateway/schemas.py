@@ -79,7 +79,7 @@ class KeyCreate(Strict):
     requests_per_minute: RequestsPerMinute | None = None
     tokens_per_minute: TokensPerMinute | None = None
     budget: BudgetLimits | None = None
-    budget_id: str | None = Field(None, max_length=40)
+    budget_id: str | None = Field(None, max_length=40, pattern=r"^[A-Za-z0-9_]+$")
     tenant_class: str = Field(
         "standard",
         pattern=_CLASS.pattern,

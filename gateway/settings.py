@@ -11,13 +11,14 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
 from gateway.prices import Price, PriceTable
 from gateway.routing import ROUTES
-from shared.settings import ConfigurationError, ServiceSettings
+from shared.jobs import JobSettings
+from shared.settings import ConfigurationError
 
 SERVICES = tuple(dict.fromkeys(route.service for route in ROUTES))
 _PRICES = TypeAdapter(dict[str, Price])
 
 
-class GatewaySettings(ServiceSettings):
+class GatewaySettings(JobSettings):
     """What an operator may decide about the gateway."""
 
     service: ClassVar[str] = "gateway"

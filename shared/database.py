@@ -201,7 +201,10 @@ def decode_cursor(cursor: str) -> str:
         BadRequest: the cursor is not one of ours.
     """
     try:
-        return urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        last = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        if not last.isprintable():  # PostgreSQL takes no NUL, and no id of ours has one.
+            raise ValueError(cursor)
+        return last
     except ValueError:
         raise BadRequest("The cursor is not one this list gave out.", code="invalid_cursor") from None
 

@@ -95,7 +95,7 @@ def read_call(body: bytes, metering: Metering) -> ModelCall:
     if not isinstance(fields, dict):
         raise InvalidModelCall("The body must be a JSON object.")
     model = fields.get("model")
-    if not isinstance(model, str) or not 0 < len(model) <= MODEL_LENGTH:
+    if not isinstance(model, str) or not 0 < len(model) <= MODEL_LENGTH or not model.isprintable():
         raise InvalidModelCall(
             "'model' must name a model; GET /v1/models lists them.",
             errors=[FieldError(location="body.model", message="must be the name of a model")],

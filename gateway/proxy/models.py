@@ -34,6 +34,7 @@ class Models:
 
     def __init__(self, held_bytes: int) -> None:
         self.held = Held(held_bytes)
+        self._known: set[str] = set()
 
     async def handle(self, call: Call) -> None:
         """Answer one call.
@@ -108,6 +109,11 @@ class Models:
         finally:
             call.stop_watching(watcher)
             usage = progress.usage()
+            if usage.failed and not usage.cost and wanted.model not in self._known:
+                # Names that no model ever answered to come from outside and would fill the ledger.
+                admission.meta = describe(caller.key, call.route.service, "")
+            elif not usage.failed and len(self._known) < 1000:
+                self._known.add(wanted.model)
             front.limiter.settle(admission, usage)
             front.metrics.model_call(call.route.metering.value, caller.key.tenant_class, usage)
 

@@ -417,6 +417,7 @@ async def test_errors_of_the_upstream_pass_and_cost_nothing(redis_url: str, tmp_
         assert len(server.calls) == 1
         usage = await live.usage()
         assert (usage["cost"], usage["failures"]) == (0, 1)
+        assert await live.usage(model="default") == {}, "no model ever answered to this name"
         assert (await live.call("GET", "/v1/budgets")).json["data"][0]["reserved_usd"] == "0.00"
 
 
@@ -520,6 +521,7 @@ BAD_CALLS = {
     "no model": b"{}",
     "model is a number": b'{"model": 1}',
     "model is empty": b'{"model": ""}',
+    "model is unprintable": b'{"model": "a\\u0000b"}',
     "model is endless": orjson.dumps({"model": "m" * 300}),
     "nothing": b"",
     "not text": b"\xff\xfe",
