@@ -46,12 +46,15 @@ from latticework._exceptions import (
     WaitTimeout,
 )
 from latticework._files import FileSource, Upload
+from latticework._jobs import JobEvent
 from latticework._paging import Page
 from latticework._raw import RawResponse
+from latticework._sql import QuestionEvent
 from latticework._sync._client import Client
 from latticework._sync._paging import Pages
 from latticework._sync._streaming import Stream
 from latticework._version import __version__
+from latticework._vision import LookEvent, Rendering
 
 __all__ = [
     "AsyncClient",
@@ -73,8 +76,10 @@ __all__ = [
     "Interrupted",
     "JobCancelled",
     "JobError",
+    "JobEvent",
     "JobFailed",
     "LatticeworkError",
+    "LookEvent",
     "NoAddress",
     "NoKey",
     "NotFound",
@@ -82,7 +87,9 @@ __all__ = [
     "Page",
     "Pages",
     "PayloadTooLarge",
+    "QuestionEvent",
     "RawResponse",
+    "Rendering",
     "RequestTimeout",
     "RetryPolicy",
     "ServerError",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from httpx2 import ServerSentEvent
 from pydantic import TypeAdapter
@@ -10,13 +11,28 @@ from pydantic import TypeAdapter
 from latticework._config import RetryPolicy
 from latticework._events import Decoded, Decoder, parse
 from latticework._exceptions import JobCancelled, JobFailed
-from latticework.models import Job, JobEvent, JobSummary
+from latticework._model import ApiModel
+from latticework.models import Job, JobSummary
 
 FINAL = frozenset({"succeeded", "failed", "cancelled"})
 POLL_SECONDS = 0.5
 
 FOLLOWING = RetryPolicy(max_retries=40, first_delay=0.2, max_delay=10.0)
 """A job may run for hours: its followers outlast a restart of the suite (about six minutes)."""
+
+
+class JobEvent(ApiModel):
+    """One thing that happened to a job; `sequence` counts from 1 without gaps.
+
+    Types: queued, started, progress, checkpoint, retrying, handed_back, cancelling, and the final
+    succeeded, failed, cancelled. Written by hand, since OpenAPI does not describe events.
+    """
+
+    job_id: str
+    sequence: int
+    type: str
+    at: datetime
+    data: dict[str, Any]
 
 
 def is_final(job: Job | JobSummary) -> bool:

@@ -453,18 +453,6 @@ class Health(ApiModel):
     not_ready: dict[str, str] = {}
 
 
-class JobEvent(ApiModel):
-    """
-    One thing that happened to a job; `sequence` counts from 1 without gaps.
-    """
-
-    job_id: str
-    sequence: int
-    type: str
-    at: AwareDatetime
-    data: dict[str, Any]
-
-
 class JobKind(ApiModel):
     """
     What can be asked for.
@@ -709,6 +697,11 @@ class PageDatabaseView(ApiModel):
 
 class PageExampleView(ApiModel):
     data: list[ExampleView]
+    next: str | None = None
+
+
+class PageJobKind(ApiModel):
+    data: list[JobKind]
     next: str | None = None
 
 

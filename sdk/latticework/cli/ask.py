@@ -135,8 +135,8 @@ def show_answer(session: Session, answer: AnswerView, rows: int) -> None:
     """Verdict, steps, SQL and rows."""
     out = session.out
     if answer.steps:
-        for number, step in enumerate(answer.steps, 1):
-            out.print(f"{number}. {step}", markup=False, soft_wrap=True)
+        for step in answer.steps:
+            out.print(step, markup=False, soft_wrap=True)
         out.print()
     if answer.sql:
         show_sql(session, answer.sql)

@@ -12,10 +12,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from latticework import Client
-from latticework._jobs import FINAL, check_outcome
+from latticework._jobs import FINAL, JobEvent, check_outcome
 from latticework.cli._command import command, group
 from latticework.cli._session import CommandError, ExitCode, Session
-from latticework.models import Job, JobEvent, JobSummary
+from latticework.models import Job, JobSummary
 
 STYLES = {"succeeded": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
 

@@ -148,7 +148,7 @@ def usage(
     key_id: Annotated[str | None, typer.Option("--key-id", help="Only this key.")] = None,
 ) -> None:
     """Show what was used and what it cost."""
-    dimensions = by or [Dimension.model]
+    dimensions = by or [Dimension.service, Dimension.model]
     today = datetime.now(UTC).date()
     rows = list(
         session.client.usage.list(

@@ -13,8 +13,8 @@ from latticework._async._streaming import AsyncStream
 from latticework._async.resources._resource import AsyncResource
 from latticework._calls import create, get, path_of, post
 from latticework._exceptions import ServerError, TransportError, WaitTimeout
-from latticework._jobs import FOLLOWING, POLL_SECONDS, check_outcome, is_final, job_events, moment
-from latticework.models import Job, JobEvent, JobKind, JobSummary
+from latticework._jobs import FOLLOWING, POLL_SECONDS, JobEvent, check_outcome, is_final, job_events, moment
+from latticework.models import Job, JobKind, JobSummary
 
 PATH = "/v1/jobs"
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]

@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from latticework._calls import create, get, path_of, post
 from latticework._exceptions import ServerError, TransportError, WaitTimeout
-from latticework._jobs import FOLLOWING, POLL_SECONDS, check_outcome, is_final, job_events, moment
+from latticework._jobs import FOLLOWING, POLL_SECONDS, JobEvent, check_outcome, is_final, job_events, moment
 from latticework._sync._io import sleep
 from latticework._sync._paging import Pages
 from latticework._sync._streaming import Stream
 from latticework._sync.resources._resource import Resource
-from latticework.models import Job, JobEvent, JobKind, JobSummary
+from latticework.models import Job, JobKind, JobSummary
 
 PATH = "/v1/jobs"
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
