@@ -68,7 +68,7 @@ class Gateway:
         self.usage = UsageStore(self.database)
         self.jobs = Jobs(settings)
         self.keys = KeyCache(self.store.by_digest, self.store.by_id)
-        self.ledger = Ledger(self.pipe, self.usage, self.redis_url, settings.gateway_flush_seconds)
+        self.ledger = Ledger(self.pipe, self.usage, settings.gateway_flush_seconds)
         self.upstreams = Upstreams.of(settings)
         self._tasks: set[asyncio.Task[None]] = set()
 

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from datetime import UTC, datetime
-from typing import Any, cast
+from datetime import date, timedelta
+from typing import Any
 
 import orjson
-from redis import asyncio as redis
-from redis.exceptions import RedisError
 from sqlalchemy.exc import SQLAlchemyError
 
 from gateway.keys import Key
@@ -25,19 +23,23 @@ from shared.telemetry import logger
 
 log = logger(__name__)
 
-BATCH = 5000
+BATCH = 250
+BATCHES = 20
 TRIES = 20
+EPOCH_DAY = date(1970, 1, 1)
 
-Entry = tuple[bytes, dict[bytes, bytes]]
+FAULTS = (RedisDown, RedisRefused, SQLAlchemyError, OSError)
+
+Entry = tuple[bytes, list[bytes]]
+Totals = dict[tuple[int, bytes], list[int]]
 
 
 class Ledger:
     """Writes settled usage behind the responses; `every` seconds apart."""
 
-    def __init__(self, pipe: RedisPipe, store: UsageStore, redis_url: str, every: float) -> None:
+    def __init__(self, pipe: RedisPipe, store: UsageStore, every: float) -> None:
         self._pipe = pipe
         self._store = store
-        self._redis = redis.Redis.from_url(redis_url, socket_timeout=5, socket_connect_timeout=5)
         self._every = every
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -54,9 +56,8 @@ class Ledger:
             await self._task
         try:
             await self.flush()
-        except (RedisError, SQLAlchemyError, OSError) as error:
+        except FAULTS as error:
             log.error("usage stays in Redis until the next start", error=str(error))
-        await self._redis.aclose()
 
     async def _run(self) -> None:
         while not self._stopping.is_set():
@@ -65,30 +66,44 @@ class Ledger:
                 return
             try:
                 await self.flush()
-            except (RedisError, SQLAlchemyError, OSError) as error:
+            except FAULTS as error:
                 log.warning("usage could not be written; it stays in Redis", error=str(error))
 
     async def flush(self) -> int:
         """Write everything that is in the stream now; how many settlements this process wrote."""
-        found = await self._redis.get(scripts.EPOCH)
+        found = await self._pipe.call("HGET", scripts.VERSIONS, scripts.EPOCH)
         if found is None:
             return 0
-        epoch = cast(bytes, found).decode()
+        epoch: str = found.decode()
         written = 0
         while True:
             cursor = await self._store.cursor(epoch)
-            read = await self._redis.xrange(scripts.STREAM, min=f"({cursor}", count=BATCH)
-            entries = cast(list[Entry], read)
-            if entries:
-                last_id = entries[-1][0].decode()
-                if not await self._store.apply(epoch, cursor, last_id, sums(entries)):
+            totals: Totals = {}
+            last_id, count, more = await self._read(cursor, totals)
+            if count:
+                if not await self._store.apply(epoch, cursor, last_id, rows_of(totals)):
                     continue  # Another process was faster; see what it left.
-                cursor = last_id
-                written += len(entries)
-            if cursor != "0-0":
-                await self._redis.xtrim(scripts.STREAM, minid=_after(cursor), approximate=False)
-            if len(entries) < BATCH:
+                written += count
+            if last_id != "0-0":
+                await self._pipe.call("XTRIM", scripts.STREAM, "MINID", _after(last_id))
+            if not more:
                 return written
+
+    async def _read(self, cursor: str, totals: Totals) -> tuple[str, int, bool]:
+        """Add up what follows `cursor`: id of the last entry, how many, and whether there is more.
+
+        In small batches: they share their connection and their event loop with running calls.
+        """
+        count = 0
+        for _ in range(BATCHES):
+            entries = await self._pipe.call("XRANGE", scripts.STREAM, f"({cursor}", "+", "COUNT", BATCH)
+            add_up(entries, totals)
+            count += len(entries)
+            if entries:
+                cursor = entries[-1][0].decode()
+            if len(entries) < BATCH:
+                return cursor, count, False
+        return cursor, count, True
 
     async def seed(self, key: Key, budget_key: str) -> None:
         """Set the counters of a key's budget from the ledger; one at a time per budget."""
@@ -104,7 +119,7 @@ class Ledger:
             for _ in range(TRIES):
                 if await self.reconcile(budget_id, budget_key):
                     return
-        except (RedisError, RedisDown, RedisRefused, SQLAlchemyError, OSError) as error:
+        except FAULTS as error:
             raise ServiceUnavailable(
                 "The budget cannot be read at the moment.", retry_after=2, code="budget_unavailable"
             ) from error
@@ -112,28 +127,34 @@ class Ledger:
 
     async def reconcile(self, budget_id: str, budget_key: str) -> bool:
         """Make Redis agree with the ledger, unless something was settled meanwhile."""
-        settlements = await self._redis.hget(budget_key, "n")
+        settlements = await self._pipe.call("HGET", budget_key, "n")
         await self.flush()
         spent = await self._store.spent(budget_id, budget_key.rpartition(":")[2])
         done = await self._pipe.run("seed", 1, budget_key, settlements or "0", spent.usd, spent.tokens)
         return bool(done == 1)
 
 
-def sums(entries: list[Entry]) -> list[dict[str, Any]]:
-    """Settlements added up by day, key, budget, service and model."""
-    totals: dict[tuple[Any, ...], list[int]] = {}
+def add_up(entries: list[Entry], totals: Totals) -> None:
+    """Add settlements to `totals` by day and by who and what."""
     for entry_id, fields in entries:
-        day = datetime.fromtimestamp(int(entry_id.partition(b"-")[0]) / 1000, UTC).date()
-        place = (day, fields[b"m"])
-        amounts = [int(amount) for amount in fields[b"n"].split(b",")]
-        known = totals.get(place)
-        totals[place] = (
-            amounts if known is None else [before + more for before, more in zip(known, amounts, strict=True)]
-        )
+        # Field names and values take turns: m, who and what, n, amounts.
+        day = int(entry_id.partition(b"-")[0]) // 86_400_000
+        amounts = fields[3].split(b",")
+        known = totals.get((day, fields[1]))
+        if known is None:
+            totals[day, fields[1]] = [int(amount) for amount in amounts]
+        else:
+            for index, amount in enumerate(amounts):
+                known[index] += int(amount)
+
+
+def rows_of(totals: Totals) -> list[dict[str, Any]]:
+    """Rows for the ledger."""
     rows = []
     for (day, meta), amounts in totals.items():
         tenant, key_id, budget_id, service, model = orjson.loads(meta)
-        dimensions = (day, key_id, budget_id, service, model[:200])
+        moment = EPOCH_DAY + timedelta(days=day)
+        dimensions = (moment, key_id, budget_id, service, model[:200])
         row = dict(zip(DIMENSIONS, dimensions, strict=True)) | {"tenant": tenant}
         rows.append(row | dict(zip(AMOUNTS, amounts, strict=True)))
     return rows

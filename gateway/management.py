@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 from cryptography.fernet import Fernet
-from redis.exceptions import RedisError
 
 from gateway import schemas
 from gateway.keys import digest, dump_scopes, new_secret, period_at, shown_part
@@ -204,7 +203,7 @@ class Management:
         """A budget with its running counters, or the ledger's sums where Redis has none."""
         label, _ = period_at(row.period, time.time())
         counters: dict[bytes, int] = {}
-        with contextlib.suppress(RedisDown, RedisRefused, RedisError):
+        with contextlib.suppress(RedisDown, RedisRefused):
             raw = await self._pipe.call("HGETALL", f"lw:budget:{row.id}:{label}")
             counters = dict(zip(raw[::2], map(int, raw[1::2]), strict=True))
         if b"s" in counters:

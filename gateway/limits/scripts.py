@@ -2,8 +2,8 @@
 
 Keys in Redis (one primary; not for Redis Cluster):
 
-lw:versions              hash, key id -> newest version of that key
-lw:epoch                 made once per data set; another value means Redis lost its data
+lw:versions              hash, key id -> newest version of that key; @epoch -> made once per data
+                         set, another value means that Redis lost its data
 lw:rate:<key>            hash of the sliding minute: window w, requests r0 r1, tokens t0 t1
                          (0 the minute before, 1 the running one)
 lw:budget:<id>:<period>  hash: s seeded from the ledger, usd/tok settled, rusd/rtok reserved, n settlements
@@ -18,7 +18,7 @@ another call could pass.
 from __future__ import annotations
 
 VERSIONS = "lw:versions"
-EPOCH = "lw:epoch"
+EPOCH = "@epoch"
 RESERVATIONS = "lw:reservations"
 EXPIRY = "lw:expiry"
 STREAM = "lw:usage"
@@ -30,14 +30,15 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-_EPOCH = """
-local epoch = redis.call('GET', 'lw:epoch')
+_NEW_EPOCH = """
 if not epoch then
   local moment = redis.call('TIME')
   epoch = redis.sha1hex(moment[1] .. '.' .. moment[2])
-  redis.call('SET', 'lw:epoch', epoch)
+  redis.call('HSET', 'lw:versions', '@epoch', epoch)
 end
 """
+
+_EPOCH = "local epoch = redis.call('HGET', 'lw:versions', '@epoch')" + _NEW_EPOCH
 
 # KEYS: versions, rate, budget. ARGV: 1 key id, 2 version, 3 requests a minute, 4 tokens a minute,
 # 5 tokens expected (for the rate), 6 micro-dollars and 7 tokens at worst, 8 limit in micro-dollars,
@@ -45,7 +46,9 @@ end
 # Answer: code, retry in ms or amount left, then of OK: requests left, tokens left, epoch.
 RESERVE = (
     """
-if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return {1, 0} end
+local known = redis.call('HMGET', KEYS[1], ARGV[1], '@epoch')
+if known[1] ~= ARGV[2] then return {1, 0} end
+local epoch = known[2]
 """
     + _CLOCK
     + """
@@ -54,7 +57,7 @@ local limit_usd, limit_tok = tonumber(ARGV[8]), tonumber(ARGV[9])
 local usd, tok = tonumber(ARGV[6]), tonumber(ARGV[7])
 local requests_left, tokens_left = -1, -1
 local limited = rpm >= 0 or tpm >= 0
-local window, r0, r1, t0, t1, expected
+local window, r0, r1, t0, t1, expected, fresh
 
 -- Milliseconds until `before` has faded so far that `want` fits beside `running`.
 local function retry(limit, before, running, want, elapsed)
@@ -73,6 +76,7 @@ if limited then
   local fade = 1 - elapsed / 60000
   local r = redis.call('HMGET', KEYS[2], 'w', 'r0', 'r1', 't0', 't1')
   local w = tonumber(r[1] or -9)
+  fresh = w ~= window
   r0, r1, t0, t1 = 0, 0, 0, 0
   if w == window then
     r0, r1, t0, t1 = tonumber(r[2]), tonumber(r[3]), tonumber(r[4]), tonumber(r[5])
@@ -91,9 +95,10 @@ if limited then
   end
 end
 
-if limit_usd >= 0 or limit_tok >= 0 then
-  local b = redis.call('HMGET', KEYS[3], 's', 'usd', 'rusd', 'tok', 'rtok')
-  if not b[1] then return {4, 0} end
+local b = nil
+if usd > 0 or tok > 0 or limit_usd >= 0 or limit_tok >= 0 then
+  b = redis.call('HMGET', KEYS[3], 's', 'usd', 'rusd', 'tok', 'rtok')
+  if not b[1] and (limit_usd >= 0 or limit_tok >= 0) then return {4, 0} end
   local left = limit_usd - tonumber(b[2] or 0) - tonumber(b[3] or 0)
   if limit_usd >= 0 and usd > 0 and left < usd then return {5, left} end
   left = limit_tok - tonumber(b[4] or 0) - tonumber(b[5] or 0)
@@ -103,14 +108,13 @@ end
 -- Nothing is written before every check has passed.
 if limited then
   redis.call('HSET', KEYS[2], 'w', window, 'r0', r0, 'r1', r1 + 1, 't0', t0, 't1', t1 + expected)
-  redis.call('PEXPIRE', KEYS[2], 121000)
+  if fresh then redis.call('PEXPIRE', KEYS[2], 181000) end
 end
 """
-    + _EPOCH
+    + _NEW_EPOCH
     + """
 if usd > 0 or tok > 0 then
-  redis.call('HINCRBY', KEYS[3], 'rusd', usd)
-  redis.call('HINCRBY', KEYS[3], 'rtok', tok)
+  redis.call('HSET', KEYS[3], 'rusd', tonumber(b[3] or 0) + usd, 'rtok', tonumber(b[5] or 0) + tok)
   local rate = ''
   if tpm >= 0 then rate = KEYS[2] end
   redis.call('HSET', 'lw:reservations', ARGV[10],
@@ -125,12 +129,12 @@ _BOOK = """
 -- Books what was used, gives back what was reserved, corrects the token rate, writes the record.
 local function book(r, prompt, completion, cost)
   local used = prompt + completion
-  redis.call('HINCRBY', r[1], 'rusd', -r[2])
-  redis.call('HINCRBY', r[1], 'rtok', -r[3])
-  redis.call('HINCRBY', r[1], 'usd', cost)
-  redis.call('HINCRBY', r[1], 'tok', used)
-  redis.call('HINCRBY', r[1], 'n', 1)
-  redis.call('EXPIRE', r[1], 3456000)
+  local b = redis.call('HMGET', r[1], 'rusd', 'rtok', 'usd', 'tok', 'n')
+  local n = tonumber(b[5] or 0) + 1
+  redis.call('HSET', r[1], 'n', n,
+    'rusd', tonumber(b[1] or 0) - r[2], 'rtok', tonumber(b[2] or 0) - r[3],
+    'usd', tonumber(b[3] or 0) + cost, 'tok', tonumber(b[4] or 0) + used)
+  if n % 64 == 1 then redis.call('EXPIRE', r[1], 3456000) end
   if r[4] ~= '' then
     local w = tonumber(redis.call('HGET', r[4], 'w') or -9)
     local field = nil

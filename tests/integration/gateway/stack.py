@@ -116,7 +116,7 @@ async def running(
     await pipe.start()
     cache = KeyCache(keys.by_digest, keys.by_id)
     callers = Authenticator(cache, PrincipalSigner(SECRET))
-    ledger = Ledger(pipe, usage, redis_url, every=0.05)
+    ledger = Ledger(pipe, usage, every=0.05)
     local = LocalLimits(local_keys, allowance)
     journal = Journal(folder)
     limiter = Limiter(pipe, callers, ledger.seed, local, journal, life)
