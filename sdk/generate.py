@@ -81,29 +81,25 @@ def synchronous(source: str) -> str:
 
 
 def sync_files() -> dict[Path, str]:
-    """Every file of `_sync` that is generated, with its content."""
-    files: dict[Path, str] = {}
-    for source in sorted((PACKAGE / "_async").rglob("*.py")):
-        relative = source.relative_to(PACKAGE / "_async")
-        if relative.name in HAND_WRITTEN:
-            continue
-        header = HEADER.format(source=f"latticework/_async/{relative}")
-        files[PACKAGE / "_sync" / relative] = formatted(header + synchronous(source.read_text()))
-    return files
-
-
-def formatted(source: str) -> str:
-    """The source in the house style."""
-    ruff = [sys.executable, "-m", "ruff"]
-    name = ["--stdin-filename", str(PACKAGE / "_sync" / "generated.py")]
-    sorted_imports = _pipe(
-        [*ruff, "check", "-q", "--select", "I,F401,UP028", "--fix", "--unsafe-fixes", *name, "-"], source
-    )
-    return _pipe([*ruff, "format", "-q", *name, "-"], sorted_imports)
-
-
-def _pipe(command: list[str], text: str) -> str:
-    return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
+    """Every file of `_sync` that is generated, with its content in the house style."""
+    source_root = PACKAGE / "_async"
+    with tempfile.TemporaryDirectory() as folder:
+        drafts: dict[Path, Path] = {}
+        for source in sorted(source_root.rglob("*.py")):
+            relative = source.relative_to(source_root)
+            if relative.name in HAND_WRITTEN:
+                continue
+            draft = Path(folder) / "latticework" / "_sync" / relative
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            header = HEADER.format(source=f"latticework/_async/{relative}")
+            draft.write_text(header + synchronous(source.read_text()))
+            drafts[PACKAGE / "_sync" / relative] = draft
+        style = ["--quiet", "--no-cache", "--config", str(ROOT / "pyproject.toml"), folder]
+        ruff = [sys.executable, "-m", "ruff"]
+        mended = ["--select", "I,F401,UP028", "--fix", "--unsafe-fixes"]
+        subprocess.run([*ruff, "check", *mended, *style], check=True)
+        subprocess.run([*ruff, "format", *style], check=True)
+        return {target: draft.read_text() for target, draft in drafts.items()}
 
 
 def models_file() -> str:
@@ -143,7 +139,7 @@ def settings_of(package: str, home: str) -> Any:
     """Settings good enough to make a service, not to run it."""
     module = importlib.import_module(f"{package}.settings")
     foundation = importlib.import_module("shared.settings")
-    kinds = [
+    kinds: list[Any] = [
         value
         for value in vars(module).values()
         if inspect.isclass(value)
