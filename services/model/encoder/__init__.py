@@ -1,9 +1,6 @@
 """Sentence embeddings with a BERT encoder: texts in, unit vectors out.
 
 A pure package: it knows weights, tokens and matrices, and nothing of HTTP, engines or the suite.
+`encoder` runs the model, `graph` builds it, `vectors` is what callers need without loading either:
+onnxruntime takes half a second to import, and onnx is needed only where a graph is built.
 """
-
-from services.model.encoder.encoder import EncoderFiles, SentenceEncoder, TooLong
-from services.model.encoder.graph import BertConfig, build_graph
-
-__all__ = ["BertConfig", "EncoderFiles", "SentenceEncoder", "TooLong", "build_graph"]

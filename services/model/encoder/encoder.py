@@ -10,28 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from services.model.encoder.graph import OPSET, BertConfig, build_graph, tensor_names
-
-Vectors = npt.NDArray[np.float32]
+from services.model.encoder.config import OPSET, BertConfig, tensor_names
+from services.model.encoder.vectors import TooLong, Vectors
 
 #: Tokens of one pass, padding included: keeps the attention scores inside the cache.
 BATCH_TOKENS = 2048
 GRAPH_VERSION = 1
-
-
-class TooLong(ValueError):
-    """A text has more tokens than the encoder has positions."""
-
-    def __init__(self, index: int, tokens: int, limit: int) -> None:
-        super().__init__(f"input {index} has {tokens} tokens; the encoder reads at most {limit}")
-        self.index = index
-        self.tokens = tokens
-        self.limit = limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +55,8 @@ class EncoderFiles:
         missing = [name for name in tensor_names(config) if name not in tensors]
         if missing:
             raise ValueError(f"the weights lack {missing[0]} and {len(missing) - 1} more tensors")
+        from services.model.encoder.graph import build_graph  # brings onnx, needed once for each model
+
         content = build_graph(tensors, config).SerializeToString()
         target.parent.mkdir(parents=True, exist_ok=True)
         # Written aside and renamed: another process never sees half a file.
@@ -157,10 +147,3 @@ class SentenceEncoder:
         for group in self.batches(rows):
             vectors[group] = self.run([rows[index] for index in group])
         return vectors, sum(len(row) for row in rows)
-
-
-def shorten(vectors: Vectors, dimensions: int) -> Vectors:
-    """The first `dimensions` components, brought back to unit length."""
-    cut = vectors[:, :dimensions]
-    lengths = np.linalg.norm(cut, axis=1, keepdims=True)
-    return np.asarray(cut / np.maximum(lengths, 1e-12), dtype=np.float32)

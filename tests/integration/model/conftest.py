@@ -24,7 +24,7 @@ from tests.conftest import SECRET
 from tests.integration.model.scripted_upstream import ScriptedUpstream
 
 MODEL = "smollm2-135m-instruct"
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ class RunningService:
 
     def openai(self, tenant: str = "acme") -> openai.OpenAI:
         """The stock client."""
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.token(tenant), max_retries=0, timeout=60)
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1", api_key=self.token(tenant), max_retries=0, timeout=300
+        )
 
     def engine_processes(self) -> list[psutil.Process]:
         """Processes of llama.cpp engines."""
@@ -122,7 +124,7 @@ def service(upstream: ScriptedUpstream, tmp_path_factory: pytest.TempPathFactory
         yield running
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         assert process.returncode in (0, -15), log.read_text()[-2000:]
 
 

@@ -12,7 +12,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionToolParam
 
-from services.model.encoder import EncoderFiles, SentenceEncoder
+from services.model.encoder.encoder import EncoderFiles, SentenceEncoder
 from services.model.engines.encoder import packaged_encoder
 from tests.integration.model.conftest import MODEL, RunningService
 

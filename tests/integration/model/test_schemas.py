@@ -16,9 +16,8 @@ from tests.unit.model.random_schemas import Schema, random_schema
 TOKENS = 320
 
 
-@pytest.mark.parametrize(
-    "seeds", [range(10), pytest.param(range(10, 100), marks=[pytest.mark.slow, pytest.mark.timeout(600)])]
-)
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seeds", [range(10), pytest.param(range(10, 100), marks=pytest.mark.slow)])
 def test_every_reply_to_a_hundred_random_schemas_validates(service: RunningService, seeds: range) -> None:
     schemas = [random_schema(random.Random(seed), depth=2) for seed in seeds]
     with service.openai() as client, ThreadPoolExecutor(4) as pool:

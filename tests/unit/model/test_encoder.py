@@ -11,8 +11,10 @@ import numpy.typing as npt
 import pytest
 from safetensors.numpy import load_file
 
-from services.model.encoder import BertConfig, EncoderFiles, SentenceEncoder, TooLong, build_graph
-from services.model.encoder.encoder import shorten
+from services.model.encoder.config import BertConfig
+from services.model.encoder.encoder import EncoderFiles, SentenceEncoder
+from services.model.encoder.graph import build_graph
+from services.model.encoder.vectors import TooLong, shorten
 from services.model.engines.encoder import packaged_encoder
 from tests.unit.model.tiny_encoder import tiny_encoder
 

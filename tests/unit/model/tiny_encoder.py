@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save_file
 
-from services.model.encoder import EncoderFiles
+from services.model.encoder.encoder import EncoderFiles
 from services.model.engines.encoder import packaged_encoder
 
 
