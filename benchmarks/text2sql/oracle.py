@@ -17,7 +17,8 @@ from benchmarks.text2sql.mutations import broken_form, slow_form, wrong_forms
 from services.text2sql.pisql.chat import ChatReply, ChatRequest
 from services.text2sql.pisql.configuration import Role
 from services.text2sql.pisql.objects import SchemaView, Strategy
-from services.text2sql.pisql.translation import UntranslatableError, translate
+from services.text2sql.pisql.translation import translate
+from services.text2sql.pisql.translation_expressions import UntranslatableError
 
 
 @dataclass(frozen=True, slots=True)

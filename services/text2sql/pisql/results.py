@@ -83,9 +83,9 @@ def cells_equal(left: Cell, right: Cell) -> bool:
         return left == right
     if isinstance(left, int) and isinstance(right, int):
         return left == right
-    if math.isinf(left) or math.isinf(right):
-        return left == right
     try:
+        if math.isinf(left) or math.isinf(right):
+            return left == right
         return math.isclose(left, right, rel_tol=RELATIVE_TOLERANCE, abs_tol=ABSOLUTE_TOLERANCE)
     except OverflowError:  # an integer beyond the range of floats
         return False

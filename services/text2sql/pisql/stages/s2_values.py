@@ -27,7 +27,6 @@ from services.text2sql.pisql.objects import MatchKind, Question, SchemaView, Val
 from services.text2sql.pisql.ports import Embedder
 from services.text2sql.pisql.words import STOP_WORDS, cosine
 
-_PRIME = np.uint64((1 << 61) - 1)
 _QUOTED = re.compile(r"\"([^\"]{1,80})\"|'([^']{1,80})'|“([^”]{1,80})”")
 _TOKEN = re.compile(r"[\w][\w.\-/&']*", re.UNICODE)
 _IDENTIFIER = re.compile(r"^[0-9a-fA-F-]{16,}$|^\d+$")
@@ -52,19 +51,21 @@ def three_grams(text: str) -> set[str]:
 
 
 class MinHasher:
-    """MinHash signatures of sets of 3-grams: `size` universal hashes of a 32-bit base hash."""
+    """MinHash signatures of sets of 3-grams: `size` multiply-shift hashes of a 32-bit base hash."""
 
     def __init__(self, size: int = 100, seed: int = 7) -> None:
         generator = np.random.default_rng(seed)
         self.size = size
-        self._factors = generator.integers(1, 1 << 31, size=size, dtype=np.uint64)
-        self._offsets = generator.integers(0, 1 << 31, size=size, dtype=np.uint64)
+        top = np.iinfo(np.uint64).max
+        self._factors = generator.integers(0, top, size=size, dtype=np.uint64) | np.uint64(1)
+        self._offsets = generator.integers(0, top, size=size, dtype=np.uint64)
 
     def signature(self, text: str) -> NDArray[np.uint32]:
         """The signature of a text, shape (size,)."""
         grams = np.array([_hash(gram) for gram in three_grams(text)], dtype=np.uint64)
-        table = (self._factors[:, None] * grams[None, :] + self._offsets[:, None]) % _PRIME
-        least: NDArray[np.uint32] = (table.min(axis=1) & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        # Multiply-shift: the high half of a * x + b modulo 2**64, a odd (Dietzfelbinger et al.).
+        table = (self._factors[:, None] * grams[None, :] + self._offsets[:, None]) >> np.uint64(32)
+        least: NDArray[np.uint32] = table.min(axis=1).astype(np.uint32)
         return least
 
 
@@ -73,7 +74,7 @@ def _hash(gram: str) -> int:
     value = 2_166_136_261
     for character in gram:
         value = ((value ^ ord(character)) * 16_777_619) & 0xFFFFFFFF
-    return value & 0x3FFFFFFF
+    return value
 
 
 class ValueIndex:

@@ -1,0 +1,319 @@
+"""The whole pipeline over doubles: verdicts, early exit, repair, doubt, budgets, failing ports."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from services.text2sql.pisql.chat import ChatRequest, Recording, RecordingChat, ReplayingChat
+from services.text2sql.pisql.configuration import Budget, Configuration, Profile, Role, Selection, Share
+from services.text2sql.pisql.errors import ModelUnavailableError, SandboxUnavailableError
+from services.text2sql.pisql.objects import Answer, Match, ProgramStatus, Question, Verdict
+from services.text2sql.pisql.pipeline import Knowledge, answer
+from services.text2sql.pisql.ports import Event, Ports
+from services.text2sql.pisql.trace import RecordedTimes
+from tests.unit.text2sql.pisql.doubles import SHOP, ScriptedChat, ScriptedPrograms, ShopEngine, program, table
+
+GOOD = "SELECT name FROM customer"
+NAMES = table(("Ada",), ("Bo",), ("Cy",))
+COUNTRIES = table(("Italy",), ("Norway",), ("Italy",))
+ASKED = "List the names of the customers"
+
+
+@pytest.fixture
+def engine() -> Iterator[ShopEngine]:
+    made = ShopEngine()
+    yield made
+    made.close()
+
+
+def python(source: str) -> str:
+    return f"```python\n{source}\n```"
+
+
+def sql(text: str) -> str:
+    return f"```sql\n{text}\n```"
+
+
+def by_role(**replies: str | Callable[[ChatRequest], str]) -> ScriptedChat:
+    """A chat double with one reply, or one function, per role."""
+
+    def script(request: ChatRequest) -> str:
+        reply = replies[request.role.value]
+        return reply if isinstance(reply, str) else reply(request)
+
+    return ScriptedChat(script)
+
+
+def ask(
+    chat: Any,
+    engine: ShopEngine,
+    programs: Any,
+    settings: Configuration | None = None,
+    text: str = ASKED,
+    events: list[Event] | None = None,
+) -> Answer:
+    ports = Ports(chat, programs, engine, emit=events.append if events is not None else lambda _: None)
+    question = Question("q1", "shop", text)
+    return asyncio.run(answer(question, Knowledge(SHOP), settings or Configuration(), ports))
+
+
+def test_early_exit_asks_five_times_and_verifies(engine: ShopEngine) -> None:
+    chat = by_role(programmer=python(program()), sql_writer=sql(GOOD))
+    events: list[Event] = []
+    given = ask(chat, engine, ScriptedPrograms({"solve": NAMES}), events=events)
+    assert (given.verdict, given.sql, given.confidence) == (Verdict.VERIFIED, GOOD, 1.0)
+    assert chat.roles() == ["programmer", "programmer", "sql_writer", "sql_writer", "sql_writer"]
+    assert "early_exit" in {event.stage for event in events}
+    assert given.steps == ("1. load", "2. project")
+    assert given.tables == ("customer",)
+    assert given.budget.calls == len(given.calls) == 5
+
+
+def test_the_fastest_match_wins_and_ties_go_to_the_shorter(engine: ShopEngine) -> None:
+    slow = "SELECT name FROM customer WHERE 1 = 1"
+
+    def writer(request: ChatRequest) -> str:
+        return sql(GOOD if request.tag("strategy") == "efficient" else slow)
+
+    chat = by_role(programmer=python(program()), sql_writer=writer)
+    programs = ScriptedPrograms({"solve": NAMES})
+    engine.times = {"1 = 1": 9.0, "": 1.0}
+    assert ask(chat, engine, programs).sql == GOOD
+    engine.times = {"1 = 1": 1.0, "": 9.0}
+    assert ask(chat, engine, programs).sql == slow
+    engine.times = {"1 = 1": 1.0, "": 1.05}
+    assert ask(chat, engine, programs).sql == GOOD
+    first = Configuration().with_changes(selection=Selection.FIRST)
+    assert ask(chat, engine, programs, first).sql == slow
+
+
+def test_disagreement_samples_more_and_votes(engine: ShopEngine) -> None:
+    def programmer(request: ChatRequest) -> str:
+        odd = request.tag("style") == "code" and request.tag("sample") == "0"
+        return python(program(marker="odd" if odd else "even"))
+
+    chat = by_role(programmer=programmer, sql_writer=sql(GOOD))
+    given = ask(chat, engine, ScriptedPrograms({"odd": COUNTRIES, "even": NAMES}))
+    assert (given.verdict, given.support) == (Verdict.VERIFIED, 0.75)
+    assert chat.roles().count("programmer") == 4
+
+
+def test_a_wrong_statement_is_repaired_against_the_plan(engine: ShopEngine) -> None:
+    chat = by_role(
+        programmer=python(program()),
+        sql_writer=sql("SELECT country FROM customer"),
+        sql_fixer="It departs from step 2.\n" + sql(GOOD),
+    )
+    settings = Configuration.for_profile(Profile.FAST, counter_check_share=2.0)
+    given = ask(chat, engine, ScriptedPrograms({"solve": NAMES}), settings)
+    assert (given.verdict, given.sql) == (Verdict.VERIFIED, GOOD)
+    mended = next(item for item in given.candidates if item.repairs)
+    assert (mended.repairs[0].reason, mended.repairs[0].step) == (Match.VALUES, 2)
+
+
+def test_an_invented_name_is_repaired_with_hints(engine: ShopEngine) -> None:
+    def fixer(request: ChatRequest) -> str:
+        assert "closest: name" in request.messages[-1].content
+        return sql(GOOD)
+
+    chat = by_role(programmer=python(program()), sql_writer=sql("SELECT nam FROM customer"), sql_fixer=fixer)
+    given = ask(chat, engine, ScriptedPrograms({"solve": NAMES}), Configuration.for_profile(Profile.FAST))
+    assert given.verdict is Verdict.VERIFIED
+    assert all("nam " not in text for text in engine.ran)
+
+
+def test_repair_stops_when_nothing_changes(engine: ShopEngine) -> None:
+    broken = sql("SELECT nam FROM customer")
+    chat = by_role(programmer=python(program()), sql_writer=broken, sql_fixer=broken)
+    given = ask(chat, engine, ScriptedPrograms({"solve": NAMES}))
+    assert given.verdict is Verdict.UNVERIFIED
+    assert given.code == "sql_error"
+    assert chat.roles().count("sql_fixer") <= 2
+
+
+def _outvoted(fixed: str) -> ScriptedChat:
+    return by_role(
+        programmer=lambda request: python(program(marker=f"wrong {request.tag('style')}")),
+        program_fixer=python(program(marker=fixed)),
+        sql_writer=sql(GOOD),
+        sql_fixer=sql(GOOD),
+    )
+
+
+def test_sql_that_outvotes_the_reference_replaces_it(engine: ShopEngine) -> None:
+    programs = ScriptedPrograms({"wrong": COUNTRIES, "right": NAMES})
+    given = ask(_outvoted("right"), engine, programs)
+    assert (given.verdict, given.sql) == (Verdict.VERIFIED, GOOD)
+    assert "reference_replaced" in {notice.code for notice in given.warnings}
+
+
+def test_a_stubborn_reference_leaves_a_majority(engine: ShopEngine) -> None:
+    programs = ScriptedPrograms({"wrong": COUNTRIES})
+    given = ask(_outvoted("wrong again"), engine, programs)
+    assert (given.verdict, given.sql) == (Verdict.MAJORITY, GOOD)
+
+
+def test_order_counts_only_when_both_order(engine: ShopEngine) -> None:
+    ordered = dataclasses.replace(table(("Cy",), ("Bo",), ("Ada",)), ordered=True)
+    programs = ScriptedPrograms({"solve": ordered})
+    fast = Configuration.for_profile(Profile.FAST, mismatch_repairs=0, counter_check_share=2.0)
+    ascending = by_role(
+        programmer=python(program()), sql_writer=sql("SELECT name FROM customer ORDER BY name")
+    )
+    given = ask(ascending, engine, programs, fast)
+    assert {item.match for item in given.candidates} == {Match.ORDER}
+    assert given.verdict is Verdict.MAJORITY
+    unordered = by_role(programmer=python(program()), sql_writer=sql(GOOD))
+    assert ask(unordered, engine, programs, fast).verdict is Verdict.VERIFIED
+    # Hidden key: both Italians tie, so their order is free; Norway's place is not.
+    hidden = by_role(
+        programmer=python(program()), sql_writer=sql("SELECT name FROM customer ORDER BY country")
+    )
+    swapped = dataclasses.replace(table(("Cy",), ("Ada",), ("Bo",)), ordered=True)
+    assert ask(hidden, engine, ScriptedPrograms({"solve": swapped}), fast).verdict is Verdict.VERIFIED
+    wrong = dataclasses.replace(table(("Bo",), ("Ada",), ("Cy",)), ordered=True)
+    assert ask(hidden, engine, ScriptedPrograms({"solve": wrong}), fast).verdict is Verdict.MAJORITY
+
+
+def test_ties_at_the_cut_are_accepted(engine: ShopEngine) -> None:
+    kept = dataclasses.replace(table(("Cy",)), ties=(("Ada",), ("Cy",)))
+    chat = by_role(
+        programmer=python(program()),
+        sql_writer=sql("SELECT name FROM customer WHERE country = 'Italy' ORDER BY country LIMIT 1"),
+    )
+    given = ask(chat, engine, ScriptedPrograms({"solve": kept}), Configuration.for_profile(Profile.FAST))
+    assert given.verdict is Verdict.VERIFIED
+
+
+class TestFailingPorts:
+    def test_without_a_sandbox_nothing_runs_and_nothing_is_verified(self, engine: ShopEngine) -> None:
+        class Absent:
+            async def run(self, source: str, **_: object) -> None:
+                raise SandboxUnavailableError("no seccomp")
+
+        chat = by_role(programmer=python(program()), sql_writer=sql(GOOD))
+        for programs in (None, Absent()):
+            given = ask(chat, engine, programs)
+            assert given.verdict is Verdict.MAJORITY
+            assert {item.status for item in given.programs} == {ProgramStatus.DRY}
+            assert "sandbox_unavailable" in {notice.code for notice in given.warnings}
+
+    def test_a_model_out_of_reach(self, engine: ShopEngine) -> None:
+        class Silent:
+            async def complete(self, request: ChatRequest) -> None:
+                raise ModelUnavailableError("connection refused")
+
+        given = ask(Silent(), engine, ScriptedPrograms({"solve": NAMES}))
+        assert (given.verdict, given.code) == (Verdict.UNVERIFIED, "llm_unavailable")
+
+    def test_prose_costs_one_retry_with_the_format_error_only(self, engine: ShopEngine) -> None:
+        seen: list[str] = []
+
+        def writer(request: ChatRequest) -> str:
+            seen.append(request.messages[-1].content)
+            return sql(GOOD) if request.tag("retry") else "I would list the names."
+
+        chat = by_role(programmer=python(program()), sql_writer=writer)
+        given = ask(
+            chat, engine, ScriptedPrograms({"solve": NAMES}), Configuration.for_profile(Profile.DIRECT)
+        )
+        assert given.sql == GOOD
+        assert seen[1] == "answer with one ```sql block that holds one SELECT statement"
+
+    def test_programs_that_fail_leave_sql_only(self, engine: ShopEngine) -> None:
+        chat = by_role(programmer=python(program()), sql_writer=sql(GOOD), program_fixer=python(program()))
+        given = ask(chat, engine, ScriptedPrograms({"solve": ProgramStatus.ERROR}))
+        assert given.verdict in (Verdict.UNVERIFIED, Verdict.MAJORITY)
+        assert given.sql == GOOD
+        assert given.programs[0].error is not None
+        assert given.programs[0].error.step == 1
+
+    def test_a_program_outside_the_contract_is_mended_once(self, engine: ShopEngine) -> None:
+        chat = by_role(
+            programmer=python("def solve(db):\n    return open('x')"),
+            program_fixer=python(program()),
+            sql_writer=sql(GOOD),
+        )
+        programs = ScriptedPrograms({"solve": NAMES})
+        given = ask(chat, engine, programs, Configuration.for_profile(Profile.FAST))
+        assert given.verdict is Verdict.VERIFIED
+        assert given.programs[0].repairs == 1
+        assert all("open" not in source for source in programs.ran)
+
+    def test_the_gate_has_the_last_word(self, engine: ShopEngine) -> None:
+        drop = sql("DROP TABLE customer")
+        chat = by_role(programmer=python(program()), sql_writer=drop, sql_fixer=drop)
+        given = ask(chat, engine, ScriptedPrograms({"solve": NAMES}), Configuration.for_profile(Profile.FAST))
+        assert given.result is None
+        assert given.code == "sql_rejected"
+        assert engine.ran == []
+
+
+class TestBudgets:
+    @pytest.mark.parametrize("sql_calls", [1, 2, 4])
+    def test_exhaustion_returns_the_best_so_far(self, engine: ShopEngine, sql_calls: int) -> None:
+        calls = {Share.PROGRAMS: 2, Share.SQL: sql_calls, Share.REPAIRS: 0}
+        chat = by_role(programmer=python(program()), sql_writer=sql(GOOD))
+        settings = Configuration().with_changes(budget=Budget(calls=calls), early_exit=False)
+        given = ask(chat, engine, ScriptedPrograms({"solve": NAMES}), settings)
+        assert given.verdict is Verdict.VERIFIED
+        assert chat.roles().count("sql_writer") == sql_calls
+        assert given.budget.calls <= 2 + sql_calls
+
+    def test_nothing_at_all(self, engine: ShopEngine) -> None:
+        chat = by_role()
+        given = ask(chat, engine, None, Configuration().with_changes(budget=Budget(calls={})))
+        assert (given.verdict, given.code) == (Verdict.UNVERIFIED, "budget_exhausted")
+        assert chat.requests == []
+
+
+class TestRefusals:
+    def test_out_of_domain_costs_nothing(self, engine: ShopEngine) -> None:
+        chat = by_role()
+        given = ask(chat, engine, None, text="Who painted Guernica?")
+        assert (given.verdict, given.code, chat.requests) == (Verdict.REFUSED, "unanswerable", [])
+
+    def test_the_model_may_ask_back(self, engine: ShopEngine) -> None:
+        reply = '{"answerability": "ambiguous", "reason": "two", "choices": ["a", "b", "c", "d"]}'
+        settings = Configuration(answerability="both")  # type: ignore[arg-type]
+        given = ask(by_role(refuser=reply), engine, None, settings)
+        assert (given.code, given.clarifications) == ("ambiguous", ("a", "b", "c"))
+
+
+def test_replies_and_times_make_the_answer(engine: ShopEngine) -> None:
+    """The same answer twice from recorded replies, whatever the engine's mood."""
+    chat = RecordingChat(by_role(programmer=python(program()), sql_writer=sql(GOOD)))
+    programs = ScriptedPrograms({"solve": NAMES})
+    timed = RecordedTimes(engine)
+    first = ask(chat, timed, programs)  # type: ignore[arg-type]
+    recording = Recording(map(_loads, chat.recording.lines()))
+    again = ask(ReplayingChat(recording), RecordedTimes(engine, timed.times), programs)  # type: ignore[arg-type]
+
+    def comparable(given: Answer) -> Answer:
+        return dataclasses.replace(
+            given, timings_ms={}, budget=dataclasses.replace(given.budget, wall_seconds=0)
+        )
+
+    assert comparable(first) == comparable(again)
+
+
+def _loads(line: str) -> dict[str, Any]:
+    import json
+
+    loaded: dict[str, Any] = json.loads(line)
+    return loaded
+
+
+def test_any_role_may_use_another_model(engine: ShopEngine) -> None:
+    chat = by_role(programmer=python(program()), sql_writer=sql(GOOD))
+    settings = Configuration.for_profile(Profile.FAST, model="big", models={Role.SQL_WRITER: "coder"})
+    ask(chat, engine, ScriptedPrograms({"solve": NAMES}), settings)
+    assert {request.role: request.model for request in chat.requests} == {
+        Role.PROGRAMMER: "big",
+        Role.SQL_WRITER: "coder",
+    }
