@@ -1,7 +1,7 @@
 """Run it: `python -m benchmarks.gateway` (about ten minutes), or `--quick` (under one).
 
-Prints the tables and a verdict per target, writes `results/gateway.json`, and exits with 1 if a target
-was missed.
+Prints the tables and a verdict per target, writes `results/gateway.json` (which `publish` puts into the
+guide), and exits with 1 if a target was missed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from benchmarks.gateway.measure import (
     memory,
     rounds,
 )
-from benchmarks.gateway.processes import CannotMeasure, Cores, compile_native, start, wait_until
+from benchmarks.gateway.processes import CannotMeasure, Cores, compile_native, prioritise, start, wait_until
 from benchmarks.gateway.report import GATEWAY, Samples, Verdict, tables, verdicts
 from benchmarks.gateway.variants import LITELLM_VERSION, VARIANTS, Site, Variant, install_litellm
 from shared.app import free_port
@@ -73,7 +73,7 @@ def placed(cores: Cores, nice: int | None) -> Iterator[None]:
     """Keep this process, and with it loader, upstream and Redis, off the core of the proxies."""
     before = os.sched_getaffinity(0)
     if nice is not None:
-        os.setpriority(os.PRIO_PROCESS, 0, nice)
+        prioritise(os.getpid(), nice)
     os.sched_setaffinity(0, {cores.rest})
     try:
         yield
@@ -102,6 +102,7 @@ def start_variants(
 def run(options: argparse.Namespace, cores: Cores) -> dict[str, Any]:
     """Start everything, measure, stop everything; the whole result as JSON."""
     effort: Effort = QUICK if options.quick else FULL
+    where = machine(cores)
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="latticework-bench-")))
         upstream_binary, loader_binary = compile_native(folder)
@@ -111,7 +112,7 @@ def run(options: argparse.Namespace, cores: Cores) -> dict[str, Any]:
         stack.callback(upstream.stop)
         models = f"http://127.0.0.1:{port}/v1/models"
         wait_until(upstream, lambda: httpx.get(models).status_code == 200, 5)
-        site = Site(folder, cores, port)
+        site = Site(folder, cores, port, options.nice)
         running, missing = start_variants(site, options.only or list(VARIANTS), stack)
         loader = Loader(loader_binary, folder)
         samples = []
@@ -124,7 +125,7 @@ def run(options: argparse.Namespace, cores: Cores) -> dict[str, Any]:
             grown = memory(loader, ours[0], options.memory_requests, warmup=options.memory_requests // 10)
         return {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "machine": machine(cores),
+            "machine": where,
             "options": {"rounds": options.rounds, "quick": options.quick, "nice": options.nice},
             "labels": {variant.name: variant.label for variant in running},
             "missing": missing,

@@ -38,6 +38,13 @@ class Cores:
         return cls(cores[0], cores[min(1, len(cores) - 1)])
 
 
+def prioritise(pid: int, nice: int) -> None:
+    """Set the scheduler priority of a process and, where the kernel groups sessions, of its session."""
+    os.setpriority(os.PRIO_PROCESS, pid, nice)
+    with contextlib.suppress(FileNotFoundError):
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice))
+
+
 def compile_native(folder: Path) -> tuple[Path, Path]:
     """Build the fake upstream and the loader into `folder` with the system's C compiler.
 

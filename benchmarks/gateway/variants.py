@@ -15,7 +15,7 @@ from pathlib import Path
 
 import httpx
 
-from benchmarks.gateway.processes import CannotMeasure, Cores, Process, start, wait_until
+from benchmarks.gateway.processes import CannotMeasure, Cores, Process, prioritise, start, wait_until
 from deploy.redis_server import RedisServer, start_redis
 from shared.app import free_port
 
@@ -58,11 +58,12 @@ class Variant:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where variants are started: a scratch folder, the cores, the upstream's port."""
+    """Where variants are started: a scratch folder, the cores, the upstream's port, the priority."""
 
     folder: Path
     cores: Cores
     upstream_port: int
+    nice: int | None = None
 
     @property
     def upstream(self) -> str:
@@ -187,6 +188,8 @@ def latticework(site: Site) -> Variant:
     """Our gateway as it is shipped: key, rates, budget and ledger on, counters in a real Redis."""
     room, port = site.room("latticework"), free_port()
     redis = start_redis(room / "redis")
+    if site.nice is not None:
+        prioritise(redis.process.pid, site.nice)  # It has a session of its own.
     environment = {
         "PYTHONPATH": str(ROOT),
         "LATTICEWORK_HOME": str(room),
