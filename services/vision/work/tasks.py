@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import orjson
 from pydantic import TypeAdapter
 
 from services.vision.imaging import (
@@ -313,7 +312,13 @@ def error_reply(error: Exception) -> dict[str, str]:
 TASKS: dict[str, Task] = {"overlay": overlay, "view": view, "legibility": legibility}
 
 
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {
+    OverlayJob: _OVERLAY_JOB,
+    ViewJob: _VIEW_JOB,
+    LegibilityJob: _LEGIBILITY_JOB,
+}
+
+
 def to_parameters(job: OverlayJob | ViewJob | LegibilityJob) -> Any:
     """A job as JSON data."""
-    adapter: TypeAdapter[Any] = TypeAdapter(type(job))
-    return orjson.loads(adapter.dump_json(job))
+    return _ADAPTERS[type(job)].dump_python(job, mode="json")

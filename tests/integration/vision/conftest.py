@@ -18,8 +18,8 @@ CALLER = Principal(key_id="key_1", tenant="tenant_1", scopes=frozenset({"vision"
 
 
 def token(principal: Principal = CALLER) -> str:
-    """A principal token for the vision service."""
-    return PrincipalSigner(SECRET).sign(principal, audience="vision")
+    """A principal token for the vision service, for longer than any test takes."""
+    return PrincipalSigner(SECRET).sign(principal, audience="vision", lifetime=7200)
 
 
 def vision_settings(**changes: object) -> VisionSettings:
