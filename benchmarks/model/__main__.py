@@ -36,6 +36,8 @@ TOKENS = 48
 ROUNDS = 7
 CLIENTS = 8
 RESULTS = Path(__file__).parent / "results"
+#: Shorter than the five seconds after which servers close idle connections.
+LIMITS = httpx.Limits(keepalive_expiry=2.0)
 SCHEMA = {
     "type": "object",
     "properties": {
@@ -86,7 +88,9 @@ async def service(**extra: str) -> AsyncIterator[tuple[Place, psutil.Process, fl
     started = time.perf_counter()
     process = _start(home, port, extra)
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{port}", timeout=120, limits=LIMITS
+        ) as client:
             await _ready(client)
             seconds = time.perf_counter() - started
             signer = PrincipalSigner(SECRET)
@@ -170,7 +174,7 @@ async def chat_figures() -> list[Figure]:
     try:
         async with (
             service(**extra) as (through, _, _),
-            httpx.AsyncClient(base_url=engine.base_url, timeout=120) as client,
+            httpx.AsyncClient(base_url=engine.base_url, timeout=120, limits=LIMITS) as client,
         ):
             client.headers["Authorization"] = key
             direct = Place("directly at the engine", client)

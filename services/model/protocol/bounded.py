@@ -12,7 +12,7 @@ import json
 import math
 from typing import Any
 
-from services.model.protocol.schema import (
+from services.model.protocol.nodes import (
     Array,
     Choice,
     Map,

@@ -15,7 +15,8 @@ from typing import Any
 from llguidance import LLMatcher
 
 from services.model.protocol.bounded import bounded_schema
-from services.model.protocol.schema import Node, SchemaNotSupported, read_schema
+from services.model.protocol.nodes import Node, SchemaNotSupported
+from services.model.protocol.schema import read_schema
 
 HEADER = "%llguidance {}\n"
 _COMPACT = {"whitespace_flexible": False}

@@ -25,8 +25,9 @@ from services.model.protocol.answers import (
 )
 from services.model.protocol.failures import InvalidSchema, UnsupportedParameter, refused
 from services.model.protocol.grammar import check_grammar, schema_grammar
+from services.model.protocol.nodes import SchemaNotSupported
 from services.model.protocol.requests import ChatRequest, CompletionRequest
-from services.model.protocol.schema import SchemaNotSupported, read_schema
+from services.model.protocol.schema import read_schema
 from shared.app import validation_problem
 from shared.problems import BadRequest
 

@@ -11,107 +11,35 @@ Draft 2020-12; the keywords are those of its validation vocabulary.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError as InvalidDraft
+
+from services.model.protocol.merging import ANNOTATIONS, merge
+from services.model.protocol.nodes import (
+    Array,
+    Choice,
+    Json,
+    Map,
+    Never,
+    Node,
+    Numeric,
+    Object,
+    SchemaNotSupported,
+    Text,
+    anything,
+    scalars,
+    union,
+)
 
 MAX_NODES = 4096
 MAX_DEPTH = 48
 #: How often a schema may occur inside itself; deeper levels are left out.
 MAX_RECURSION = 3
 
-Json = Any
-
-
-class SchemaNotSupported(ValueError):
-    """The schema is not valid, cannot be enforced, or accepts nothing. `path` is a JSON pointer."""
-
-    def __init__(self, path: str, message: str) -> None:
-        super().__init__(f"In {path or 'the schema'}: {message}")
-        self.path = path
-
-
-@dataclass(frozen=True, slots=True)
-class Never:
-    """Accepts nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """One of some JSON values."""
-
-    values: tuple[Json, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A string; lengths in characters."""
-
-    least: int = 0
-    most: int | None = None
-    pattern: str | None = None
-    format: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Numeric:
-    """A number between bounds."""
-
-    integer: bool
-    least: float | None = None
-    most: float | None = None
-    above: float | None = None
-    below: float | None = None
-    multiple: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Array:
-    """`prefix` by position, then `items`."""
-
-    prefix: tuple[Node, ...]
-    items: Node
-    least: int = 0
-    most: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Object:
-    """Members in order; those not `required` may be absent."""
-
-    members: tuple[tuple[str, Node, bool], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Map:
-    """An object with free names that match `names`."""
-
-    value: Node
-    names: str | None = None
-    least: int = 0
-    most: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Union:
-    """Any of several."""
-
-    options: tuple[Node, ...]
-
-
-Node = Never | Choice | Text | Numeric | Array | Object | Map | Union
-
 FORMATS = frozenset({"date-time", "date", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uuid"})
-_ANNOTATIONS = frozenset(
-    {
-        "$schema", "$id", "$comment", "$defs", "definitions", "$anchor", "title", "description", "default",
-        "examples", "example", "deprecated", "readOnly", "writeOnly", "contentEncoding", "contentMediaType",
-        "discriminator",
-    }
-)  # fmt: skip
 _BY_TYPE = {
     "string": frozenset({"minLength", "maxLength", "pattern", "format"}),
     "number": frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"}),
@@ -125,7 +53,7 @@ _BY_TYPE = {
 }  # fmt: skip
 _BY_TYPE["integer"] = _BY_TYPE["number"]
 _COMBINING = frozenset({"anyOf", "oneOf", "allOf", "$ref", "enum", "const", "type"})
-_KNOWN = _ANNOTATIONS | _COMBINING | frozenset().union(*_BY_TYPE.values())
+_KNOWN = ANNOTATIONS | _COMBINING | frozenset().union(*_BY_TYPE.values())
 _TYPES = ("object", "array", "string", "integer", "number", "boolean", "null")
 
 
@@ -182,7 +110,7 @@ class _Reader:
         if self.open_references.get(reference, 0) > MAX_RECURSION:
             return Never()
         target = self._look_up(reference, path)
-        siblings = {name: value for name, value in schema.items() if name not in _ANNOTATIONS | {"$ref"}}
+        siblings = {name: value for name, value in schema.items() if name not in ANNOTATIONS | {"$ref"}}
         if siblings:
             target = merge(target, siblings, path)
         self.open_references[reference] = self.open_references.get(reference, 0) + 1
@@ -223,7 +151,7 @@ class _Reader:
         return merged
 
     def _options(self, schema: Json, keyword: str, path: str, trail: tuple[str, ...]) -> Node:
-        base = {name: value for name, value in schema.items() if name not in (keyword, *_ANNOTATIONS)}
+        base = {name: value for name, value in schema.items() if name not in (keyword, *ANNOTATIONS)}
         options = [option for option in schema[keyword] if option is not False]
         if keyword == "oneOf":
             self._check_exclusive(options, path)
@@ -360,73 +288,6 @@ class _Reader:
         return Map(value, names, least, most)
 
 
-def merge(first: Json, second: Json, path: str) -> Json:
-    """One schema that asks for both, where that can be said in one."""
-    if first is True or second is True:
-        return second if first is True else first
-    if first is False or second is False:
-        return False
-    merged = dict(first)
-    for name, value in second.items():
-        known: Json = merged.get(name)
-        if name not in merged or known == value or name in _ANNOTATIONS:
-            merged[name] = value
-        elif name in _MERGERS:
-            merged[name] = _MERGERS[name](known, value)
-        elif name == "properties":
-            merged[name] = known | {
-                key: merge(known[key], member, f"{path}/properties/{key}") if key in known else member
-                for key, member in value.items()
-            }
-        elif name == "additionalProperties":
-            merged[name] = merge(known, value, f"{path}/additionalProperties")
-        else:
-            raise SchemaNotSupported(path, f"two different '{name}' cannot be combined")
-    return merged
-
-
-def _both_types(first: Json, second: Json) -> list[str]:
-    one, two = ([kinds] if isinstance(kinds, str) else list(kinds) for kinds in (first, second))
-    both = [kind for kind in one if kind in two or (kind == "integer" and "number" in two)]
-    return both + [kind for kind in two if kind == "integer" and "number" in one and kind not in both]
-
-
-_MERGERS: dict[str, Callable[[Any, Any], Any]] = {
-    "required": lambda one, two: list(dict.fromkeys([*one, *two])),
-    "enum": lambda one, two: [value for value in one if value in two],
-    "type": _both_types,
-    **dict.fromkeys(("minLength", "minItems", "minProperties", "minimum", "exclusiveMinimum"), max),
-    **dict.fromkeys(("maxLength", "maxItems", "maxProperties", "maximum", "exclusiveMaximum"), min),
-}
-
-
-def union(options: Any) -> Node:
-    """The union of nodes, without those that accept nothing."""
-    possible: list[Node] = []
-    for option in options:
-        if isinstance(option, Union):
-            possible += option.options
-        elif not isinstance(option, Never):
-            possible.append(option)
-    if not possible:
-        return Never()
-    return possible[0] if len(possible) == 1 else Union(tuple(possible))
-
-
-def scalars() -> Node:
-    """Any value that is not made of others."""
-    return Union((Text(), Numeric(integer=False), Choice((True, False, None))))
-
-
-def anything() -> Node:
-    """Any JSON value, two levels deep."""
-    return Union((*_options(scalars()), Array((), scalars()), Map(scalars())))
-
-
-def _options(node: Node) -> tuple[Node, ...]:
-    return node.options if isinstance(node, Union) else (node,)
-
-
 def _type_name(value: Json) -> str:
     match value:
         case None:
@@ -461,7 +322,7 @@ def _types_of(schema: Json) -> Sequence[str]:
 def _choice(schema: Json) -> Node:
     values = [schema["const"]] if "const" in schema else schema["enum"]
     # The other keywords may forbid some of the values.
-    rest = Draft202012Validator({name: value for name, value in schema.items() if name not in _ANNOTATIONS})
+    rest = Draft202012Validator({name: value for name, value in schema.items() if name not in ANNOTATIONS})
     allowed = tuple(value for value in values if rest.is_valid(value))
     return Choice(allowed) if allowed else Never()
 

@@ -19,8 +19,9 @@ from typing import Any
 from ulid import ULID
 
 from services.model.protocol.grammar import Call, call_grammar
+from services.model.protocol.nodes import Node, SchemaNotSupported
 from services.model.protocol.requests import FunctionDefinition, Message
-from services.model.protocol.schema import Node, SchemaNotSupported, read_schema
+from services.model.protocol.schema import read_schema
 
 OPENING = "<tool_call>"
 ARGUMENTS = ',"arguments":'

@@ -11,7 +11,9 @@ import pytest
 
 from services.model.protocol.bounded import bounded_schema, longest
 from services.model.protocol.grammar import check_grammar, schema_grammar
-from services.model.protocol.schema import SchemaNotSupported, merge, read_schema
+from services.model.protocol.merging import merge
+from services.model.protocol.nodes import SchemaNotSupported
+from services.model.protocol.schema import read_schema
 from tests.unit.model.random_schemas import random_document, random_schema
 
 BUDGET = 1500
@@ -140,6 +142,39 @@ def test_all_of_becomes_one() -> None:
         "properties": {"a": {"type": ["integer"], "minimum": 2}, "b": {}},
         "required": ["a", "b"],
     }
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_merged_satisfies_every_part(seed: int) -> None:
+    """Parts of few names, so that they meet; refusing the combination is right, too."""
+    source = random.Random(seed)
+    parts = [random_schema(source, depth=1) for _ in range(2)]
+    for part in parts:
+        part.pop("$defs", None)
+        renamed = {
+            name: part["properties"][key] for name, key in zip("abc", part["properties"], strict=False)
+        }
+        renamed.pop("part", None)
+        part["properties"] = {
+            name: {} if "$ref" in str(member) else member for name, member in renamed.items()
+        }
+        part["required"] = [name for name in part["properties"] if source.random() < 0.4]
+        if source.random() < 0.3:
+            part["additionalProperties"] = {"type": "string"}
+    schema = {"allOf": parts} if seed % 2 else {**parts[0], "anyOf": [parts[1], {"required": ["a"]}]}
+    try:
+        grammar = schema_grammar(schema, 400)
+    except SchemaNotSupported:
+        return
+    for _ in range(6):
+        document = random_document(grammar, source, 2400)
+        assert document is not None
+        jsonschema.Draft202012Validator(schema).validate(json.loads(document))
+
+
+def test_places_before_and_after_a_prefix_are_not_mixed_up() -> None:
+    with pytest.raises(SchemaNotSupported, match="prefixItems"):
+        read_schema({"allOf": [{"prefixItems": [{}, {}]}, {"items": {"type": "string"}}]})
 
 
 def test_a_grammar_of_the_client_is_compiled_before_it_is_sent() -> None:

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.model.protocol.answers import ToolCallChunks, with_tool_calls
+from services.model.protocol.nodes import SchemaNotSupported
 from services.model.protocol.requests import FunctionDefinition, Message
-from services.model.protocol.schema import SchemaNotSupported, read_schema
+from services.model.protocol.schema import read_schema
 from services.model.protocol.tools import (
     CallStream,
     instructions,
