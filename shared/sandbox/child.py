@@ -138,6 +138,7 @@ def run_child(
             parent=job["parent"],
             cpu_seconds=limits.cpu_seconds,
             address_space=_address_space(job["form"], limits),
+            processes=64,
         )
     except BaseException as error:
         os.write(2, f"lock-down failed: {error!r}".encode()[:2_000])

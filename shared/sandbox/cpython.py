@@ -162,6 +162,8 @@ class CPythonRunner:
         if self._control is not None:
             self._control.close()
         if self._process is not None:
+            if not self.layers:  # still importing: it would not look at its socket for a while
+                self._process.kill()
             try:
                 self._process.wait(timeout=2.0)
             except subprocess.TimeoutExpired:

@@ -43,6 +43,7 @@ def main() -> None:
         parent=parent,
         cpu_seconds=int(cpu_seconds),
         address_space=int(address_space),
+        processes=None,  # Monty has a thread of its own; the filter lets no process start
     )
     os.execve(program, [binary, *sys.argv[5:]], {})
 

@@ -8,6 +8,7 @@ mode stands behind the gate and is not relied upon here.
 
 import functools
 import logging
+import re
 from collections.abc import Collection
 
 import sqlglot
@@ -32,6 +33,7 @@ logging.getLogger("sqlglot").setLevel(logging.ERROR)
 MAX_CHARACTERS = 20_000
 MAX_NODES = 5_000
 MAX_PADDING = 10_000
+_WIDE = re.compile(r"%[^a-zA-Z%]*(\*|\d{4})")
 _ALIASES = {"mariadb": "mysql", "postgresql": "postgres"}
 
 
@@ -162,7 +164,9 @@ def _judge_node(node: exp.Expr, dialect: str) -> None:
         raise SqlRejected(*_REFUSED[kind])
     if kind in FORBIDDEN_TYPES:
         raise SqlRejected("system_table", "casts to catalogue types are not allowed")
-    if isinstance(node, exp.Anonymous | exp.AnonymousAggFunc):
+    if dialect == "sqlite" and (kind == "Format" or _is_call(node, "printf", "format")):
+        _judge_format(node)
+    elif isinstance(node, exp.Anonymous | exp.AnonymousAggFunc):
         _judge_function(node, dialect)
     elif isinstance(node, exp.Func) and kind not in STRUCTURE:
         if kind not in FUNCTIONS:
@@ -182,6 +186,18 @@ def _judge_function(node: exp.Expr, dialect: str) -> None:
     if not isinstance(name, str) or name.lower() not in ANONYMOUS[dialect]:
         shown = name if isinstance(name, str) else node.name
         raise SqlRejected("function", f"the function {shown[:60].lower()} is not allowed")
+
+
+def _is_call(node: exp.Expr, *names: str) -> bool:
+    return isinstance(node, exp.Anonymous) and isinstance(node.this, str) and node.this.lower() in names
+
+
+def _judge_format(node: exp.Expr) -> None:
+    """SQLite's printf with a pattern written out, whose widths stay below a thousand."""
+    arguments = node.expressions if isinstance(node, exp.Anonymous) else [node.this]
+    pattern = arguments[0] if arguments else None
+    if not isinstance(pattern, exp.Literal) or not pattern.is_string or _WIDE.search(pattern.name):
+        raise SqlRejected("function", "printf needs a pattern written as a text, with widths below 1000")
 
 
 def _judge_padding(node: exp.Pad) -> None:

@@ -34,7 +34,7 @@ _FUNCTIONS = ANONYMOUS["sqlite"] | {
         "degrees",
     ),
     *("ln", "log", "log10", "log2", "mod", "pi", "radians", "sin", "sinh", "tan", "tanh", "trunc"),
-    *("json_each", "json_tree", "stddev", "variance", "->", "->>"),
+    *("json_each", "json_tree", "printf", "format", "stddev", "variance", "->", "->>"),
 }
 _TABLE_FUNCTIONS = frozenset({"json_each", "json_tree"})
 _LIMITS = {

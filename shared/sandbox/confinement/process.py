@@ -39,15 +39,18 @@ def lock_down(
     parent: int,
     cpu_seconds: float,
     address_space: int,
+    processes: int | None,
 ) -> None:
     """Confine this process for good: session, limits, user, privileges, Landlock, seccomp.
 
-    `parent` is the process it dies with, `address_space` in bytes. `landlock_ruleset` None only
-    where the filter leaves no way to open a file. Raises OSError when a layer is refused.
+    `parent` is the process it dies with, `address_space` in bytes. `processes` limits those of the
+    user, its threads included, and so is None where the process itself needs a thread: an ordinary
+    user may have hundreds. `landlock_ruleset` None only where the filter leaves no way to open a
+    file. Raises OSError when a layer is refused.
     """
     if os.getsid(0) != os.getpid():
         os.setsid()
-    limit_resources(cpu_seconds, address_space)
+    limit_resources(cpu_seconds, address_space, processes)
     drop_user()
     drop_capabilities()
     die_with_parent()
@@ -69,17 +72,19 @@ def die_with_parent() -> None:
     prctl(PR_SET_PDEATHSIG, _SIGKILL)
 
 
-def limit_resources(cpu_seconds: float, address_space: int) -> None:
+def limit_resources(cpu_seconds: float, address_space: int, processes: int | None) -> None:
     """CPU (a second of grace before SIGKILL), memory, no file writes, few descriptors, no core."""
     cpu = max(1, round(cpu_seconds))
-    for which, soft, hard in (
+    limits = [
         (resource.RLIMIT_CPU, cpu, cpu + 1),
         (resource.RLIMIT_AS, address_space, address_space),
         (resource.RLIMIT_FSIZE, 0, 0),
         (resource.RLIMIT_NOFILE, 64, 64),
         (resource.RLIMIT_CORE, 0, 0),
-        (resource.RLIMIT_NPROC, 64, 64),
-    ):
+    ]
+    if processes is not None:
+        limits.append((resource.RLIMIT_NPROC, processes, processes))
+    for which, soft, hard in limits:
         ceiling = resource.getrlimit(which)[1]
         if ceiling != resource.RLIM_INFINITY:
             soft, hard = min(soft, ceiling), min(hard, ceiling)
@@ -113,19 +118,27 @@ def enter_namespaces() -> list[str]:
     signal and no way to name another process. Needs a single-threaded process. The PID namespace
     holds for the children only.
     """
+    probe = os.fork()
+    if probe == 0:  # some systems grant a user namespace and then nothing inside it
+        try:
+            entered = _enter()
+        except OSError:
+            entered = []
+        os._exit(0 if entered else 1)
+    _, status = os.waitpid(probe, 0)
+    return _enter() if status == 0 else []
+
+
+def _enter() -> list[str]:
     entered: list[str] = []
-    wanted = [("network", _NEW_NETWORK), ("ipc", _NEW_IPC), ("pid", _NEW_PID)]
     user, group = os.geteuid(), os.getegid()
     if user != 0:
-        try:
-            unshare(_NEW_USER)
-        except OSError:
-            return entered
+        unshare(_NEW_USER)
         entered.append("user")
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{user} {user} 1")
         _write("/proc/self/gid_map", f"{group} {group} 1")
-    for name, flag in wanted:
+    for name, flag in (("network", _NEW_NETWORK), ("ipc", _NEW_IPC), ("pid", _NEW_PID)):
         try:
             unshare(flag)
         except OSError:

@@ -23,28 +23,28 @@ _FILES = ("read a file", "list files", "look for a file", "write a file", "own m
 @pytest.mark.parametrize("landlock", ["required", "preferred"])
 def test_without_seccomp_nothing_runs(landlock: str) -> None:
     with pytest.raises(SandboxUnavailable, match=r"seccomp|confined"):
-        Sandbox(landlock=landlock, _absent=frozenset({"seccomp"}))  # type: ignore[arg-type]
+        Sandbox(forms=("rows",), landlock=landlock, _absent=frozenset({"seccomp"}))  # type: ignore[arg-type]
     with pytest.raises(SandboxUnavailable):
         MontyRunner(workers=1, absent=frozenset({"seccomp"}))
 
 
 def test_without_landlock_nothing_runs() -> None:
     with pytest.raises(SandboxUnavailable, match=r"Landlock|confined"):
-        Sandbox(_absent=frozenset({"landlock"}))
+        Sandbox(forms=("rows",), _absent=frozenset({"landlock"}))
     with pytest.raises(SandboxUnavailable):
         MontyRunner(workers=1, absent=frozenset({"landlock"}))
 
 
 def test_without_either_nothing_runs() -> None:
     with pytest.raises(SandboxUnavailable):
-        Sandbox(landlock="preferred", _absent=frozenset({"landlock", "seccomp"}))
+        Sandbox(forms=("rows",), landlock="preferred", _absent=frozenset({"landlock", "seccomp"}))
 
 
 def test_without_landlock_by_choice_the_child_runs_and_still_opens_no_file(
     people: Snapshot, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The filter lets no file be opened, so Landlock's absence opens nothing; Monty is not used."""
-    with Sandbox(landlock="preferred", _absent=frozenset({"landlock"})) as sandbox:
+    with Sandbox(forms=("rows",), landlock="preferred", _absent=frozenset({"landlock"})) as sandbox:
         outcome = sandbox.run(_GOOD, people)
         assert (outcome.rows, outcome.runner) == (((4,),), "cpython")
         assert "landlock" not in sandbox.layers

@@ -195,6 +195,19 @@ class TestBounds:
         assert admit("SELECT 1", "mariadb").dialect == "mysql"
 
 
+@pytest.mark.parametrize("call", ["printf('%.2f', id)", "format('%05d %s %%', id, name)", "PRINTF('x')"])
+def test_sqlite_may_format_numbers(call: str) -> None:
+    assert admit(f"SELECT {call} FROM people", "sqlite", ["people"]).tables == {"people"}
+
+
+@pytest.mark.parametrize(
+    "call", ["printf('%*d', 1000000000, 1)", "printf('%.99999f', 1)", "printf(name, 1)", "printf()"]
+)
+def test_sqlite_may_not_format_bombs(call: str) -> None:
+    with pytest.raises(SqlRejected, match="pattern"):
+        admit(f"SELECT {call} FROM people", "sqlite", ["people"])
+
+
 def test_order_and_size_are_told() -> None:
     plain = admit("SELECT name FROM people", "sqlite")
     ordered = admit("SELECT name FROM people ORDER BY name", "sqlite")

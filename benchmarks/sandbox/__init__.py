@@ -1,0 +1,1 @@
+"""What running a model-written program safely costs, and where the time goes."""
