@@ -173,11 +173,9 @@ def main() -> None:
         shown = " | ".join(f"{times[key]:.1f}" if key in times else "" for key in ("least", "p50", "p95"))
         print(f"| {name:44} | {shown} |")
     told = memory["memory"]
-    print(
-XX
-        f"{told['before_mib']:.0f} MiB before, {told['after_mib']:.0f} MiB after, "
-        f"{told['processes_left']} processes left behind"
-    )
+    print(f"\n{told['programs']} programs, half rows and half frames, in {told['seconds']:.0f} s:")
+    print(f"resident memory {told['before_mib']:.0f} MiB before, {told['after_mib']:.0f} MiB after,")
+    print(f"{told['processes_left']} processes left behind")
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "sandbox.json").write_text(json.dumps({**found, **memory}, indent=1))
 
