@@ -91,12 +91,13 @@ def main() -> None:
     """Entry of `python -m benchmarks.vision.legibility`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--widths", type=int, nargs="*", default=WIDTHS)
+    parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     arguments = parser.parse_args()
-    rows = [measure(variant, width) for width in arguments.widths for variant in VARIANTS]
+    rows = [measure(variant, width) for width in arguments.widths for variant in arguments.variants]
     table = [
         [str(width), *(f"{row.mean:.3f}" for row in rows if row.width == width)] for width in arguments.widths
     ]
-    print_table(["width", *VARIANTS], table)
+    print_table(["width", *arguments.variants], table)
     print_table(
         ["width, variant", "min contrast", "overlaps", "pixels changed"],
         [

@@ -113,6 +113,7 @@ class WorkerPool:
         self.size, self.queue, self.seconds = size, queue, seconds
         self._memory, self._worker_threads = memory_bytes, threads
         self._idle: deque[WorkerProcess] = deque()
+        self._running: set[WorkerProcess] = set()
         self._slots = asyncio.Semaphore(size)
         self._threads = ThreadPoolExecutor(size, thread_name_prefix="vision-worker")
         self._admitted = 0
@@ -130,6 +131,8 @@ class WorkerPool:
     async def close(self) -> None:
         """End all processes. Running jobs end with them."""
         self._closed = True
+        for worker in self._running:
+            worker.kill()
         for worker in self._idle:
             worker.close()
         self._idle.clear()
@@ -166,6 +169,7 @@ class WorkerPool:
         started = time.monotonic()
         alarm = loop.call_later(self.seconds, worker.kill)
         healthy = False
+        self._running.add(worker)
         try:
             reply, produced = await self._in_thread(worker.exchange, head, blobs)
             healthy = True
@@ -175,6 +179,7 @@ class WorkerPool:
             raise TaskError("image_malformed", "the decoder gave up on the image") from None
         finally:
             alarm.cancel()
+            self._running.discard(worker)
             if healthy and not self._closed:
                 self._idle.append(worker)
             else:
