@@ -186,7 +186,7 @@ class DeadlineExceeded(ServerError):
 
 
 class JobError(LatticeworkError):
-    """Queued work did not succeed; `job` is its last known state."""
+    """Queued work did not succeed; `job` is what is last known of it, or of what it was to prepare."""
 
     def __init__(self, message: str, job: Any) -> None:
         super().__init__(message)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from latticework import LatticeworkError, TransportError
+from latticework import LatticeworkError
 from latticework._chat import ChatChunk, ChatUsage
 from latticework.cli._command import command
 from latticework.cli._session import CommandError, ExitCode, Session
@@ -155,8 +155,6 @@ class Conversation:
             answer.ask([*head, *self._said, question])
         except KeyboardInterrupt:
             print()
-        except TransportError:
-            raise
         except LatticeworkError as error:
             self._session.err.print(f"error: {error}", style="red", markup=False, soft_wrap=True)
             return

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
+from latticework._async._io import sleep
 from latticework._async._paging import AsyncPages
 from latticework._async._streaming import AsyncStream
 from latticework._async.resources._resource import AsyncResource
 from latticework._base_client import decode
 from latticework._calls import Call, create, get, given, path_of, post
 from latticework._constants import CHUNK_BYTES
+from latticework._exceptions import JobFailed, WaitTimeout
 from latticework._files import Download, FileSource, Upload
+from latticework._jobs import POLL_SECONDS
 from latticework._sql import (
     Cell,
     EvaluationItem,
@@ -122,17 +126,22 @@ class AsyncDatabases(AsyncResource):
         return await self._client.fetch(post(path_of(DATABASES + "/{}/refresh", database)), Job)
 
     async def wait_ready(self, database: str, *, timeout: float | None = None) -> DatabaseView:
-        """Wait until a database has been read.
+        """Wait until a database has been read; its owner's job is not seen by everybody who may ask it.
 
         Raises:
             JobFailed: it could not be read.
             WaitTimeout: it took too long.
         """
-        found = await self.get(database)
-        if found.job_id and found.state != "ready":
-            await self._client.jobs.wait(found.job_id, timeout=timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
             found = await self.get(database)
-        return found
+            if found.state == "ready":
+                return found
+            if found.state == "failed":
+                raise JobFailed(f"The database {found.name} cannot be read: {found.problem}", found)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeout(f"The database {found.name} is still {found.state}.", found)
+            await sleep(POLL_SECONDS)
 
     async def schema(self, database: str) -> SchemaAnswer:
         """Tables, columns, profiles and joins, as far as the caller's grants reach."""

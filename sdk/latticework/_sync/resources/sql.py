@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any, Literal, Unpack
 from latticework._base_client import decode
 from latticework._calls import Call, create, get, given, path_of, post
 from latticework._constants import CHUNK_BYTES
+from latticework._exceptions import JobFailed, WaitTimeout
 from latticework._files import Download, FileSource, Upload
+from latticework._jobs import POLL_SECONDS
 from latticework._sql import (
     Cell,
     EvaluationItem,
@@ -25,6 +28,7 @@ from latticework._sql import (
     answered,
     question_events,
 )
+from latticework._sync._io import sleep
 from latticework._sync._paging import Pages
 from latticework._sync._streaming import Stream
 from latticework._sync.resources._resource import Resource
@@ -123,17 +127,22 @@ class Databases(Resource):
         return self._client.fetch(post(path_of(DATABASES + "/{}/refresh", database)), Job)
 
     def wait_ready(self, database: str, *, timeout: float | None = None) -> DatabaseView:
-        """Wait until a database has been read.
+        """Wait until a database has been read; its owner's job is not seen by everybody who may ask it.
 
         Raises:
             JobFailed: it could not be read.
             WaitTimeout: it took too long.
         """
-        found = self.get(database)
-        if found.job_id and found.state != "ready":
-            self._client.jobs.wait(found.job_id, timeout=timeout)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
             found = self.get(database)
-        return found
+            if found.state == "ready":
+                return found
+            if found.state == "failed":
+                raise JobFailed(f"The database {found.name} cannot be read: {found.problem}", found)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeout(f"The database {found.name} is still {found.state}.", found)
+            sleep(POLL_SECONDS)
 
     def schema(self, database: str) -> SchemaAnswer:
         """Tables, columns, profiles and joins, as far as the caller's grants reach."""
