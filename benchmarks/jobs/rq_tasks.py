@@ -18,3 +18,8 @@ def steps(ledger: str, count: int) -> None:
         with Path(ledger).open("a") as sink:
             sink.write(f"{step}\n")
         time.sleep(1)
+
+
+def started_at() -> float:
+    """When it began."""
+    return time.time()

@@ -30,7 +30,9 @@ spans = tracer(__name__)
 DATABASE_DOWN = (SQLAlchemyError, OSError, TimeoutError)
 """What a write raises while the database is away; it is tried again."""
 
-DATABASE_SECONDS = 5.0
+DATABASE_SECONDS = 8.0
+"""A statement without an answer for so long is given up; two of them fit into a lease."""
+
 RETRY_SECONDS = 0.5
 FINAL_WRITE_SECONDS = 60.0
 REPORTS_SECONDS = 0.2

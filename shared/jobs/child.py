@@ -261,6 +261,23 @@ def _die() -> None:
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
+def _post_guard(descriptor: int) -> None:
+    """Leave a process behind us in our group that kills the group when we are gone.
+
+    The kernel tells a process of its parent's death, but not its grandchildren: what a handler has
+    started would live on after a SIGKILL of the worker. Forking is safe here: there is one thread yet.
+    """
+    group = os.getpgrp()
+    if os.fork() != 0:
+        return
+    os.close(descriptor)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM, signal.SIGINT})
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGUSR1)
+    if os.getppid() == group:
+        signal.sigwait({signal.SIGUSR1})
+    os.killpg(group, signal.SIGKILL)
+
+
 def _settle_in(parent: int) -> None:
     """Die with the worker, go first when memory runs out, leave signals to the worker."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -278,6 +295,7 @@ def _settle_in(parent: int) -> None:
 def main() -> None:
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
     _settle_in(parent)
+    _post_guard(descriptor)
     os.set_inheritable(descriptor, False)
     channel = Channel(socket.socket(fileno=descriptor))
     init = channel.receive()

@@ -144,7 +144,7 @@ class Jobs:
         )
         job, is_new = await queries.submit(self.database, row, depends_on, Visible(principal))
         if is_new and job.waiting_on == 0 and not (not_before and not_before > now):
-            await self._announce(job, job.created_at)
+            await self._announce(job)
         return job
 
     async def get(self, principal: Principal, job_id: str, kinds: frozenset[str] | None = None) -> Job:
@@ -200,7 +200,7 @@ class Jobs:
         """
         job = await queries.retry(self.database, job_id, Visible(principal, kinds))
         if job.waiting_on == 0:
-            await self._announce(job, self.database.now())
+            await self._announce(job)
         return job
 
     async def events(
@@ -230,9 +230,9 @@ class Jobs:
         """Who wakes the followers of events."""
         return self._hub
 
-    async def _announce(self, job: Job, queued_at: datetime) -> None:
+    async def _announce(self, job: Job) -> None:
         """The quick way to Redis; if it fails, or this process dies here, the relay does it."""
-        item = Announcement(job.id, job.pool, -job.priority, queued_at)
+        item = Announcement(job.id, job.pool, -job.priority, job.created_at)
         try:
             await self._transport.announce([item])
         except QUEUE_DOWN as error:

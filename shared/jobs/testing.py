@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from shared.identity import Principal
 from shared.jobs.child import call
 from shared.jobs.context import Interrupted, JobContext, Surroundings
@@ -22,11 +24,14 @@ SECRET = "the-secret-of-inline-jobs-0123456789abcdef"
 
 @asynccontextmanager
 async def running_worker(
-    settings: JobSettings, pools: Sequence[str], concurrency: int = 1
+    settings: JobSettings,
+    pools: Sequence[str],
+    concurrency: int = 1,
+    registry: CollectorRegistry | None = None,
 ) -> AsyncIterator[Supervisor]:
     """A real supervisor in this event loop; handlers run in processes of their own. Drained at the end."""
     handlers = load_handlers(settings.jobs_modules)
-    supervisor = Supervisor(settings, handlers, pools=pools, concurrency=concurrency)
+    supervisor = Supervisor(settings, handlers, pools=pools, concurrency=concurrency, registry=registry)
     running = asyncio.create_task(supervisor.run())
     ready = asyncio.create_task(supervisor.ready.wait())
     try:

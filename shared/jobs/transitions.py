@@ -139,4 +139,4 @@ def problem_of(job_id: str, problem: Problem, request_id: str | None = None) -> 
 
 def announcement(row: RowMapping) -> Announcement:
     """What Redis is told of a queued job."""
-    return Announcement(row["id"], row["pool"], row["rank"], row["queued_at"])
+    return Announcement(row["id"], row["pool"], row["rank"], row["created_at"])

@@ -33,12 +33,15 @@ class Announcement:
     job_id: str
     pool: str
     rank: int
-    queued_at: datetime
+    created_at: datetime
 
     @property
     def score(self) -> float:
-        """Its place in the queue: higher priority first, then older first."""
-        return self.rank * RANK_WEIGHT + int(self.queued_at.timestamp() * 1000)
+        """Its place in the queue: higher priority first, then older first.
+
+        Age counts from the submit: a job that lost its worker goes back to the head, not to the tail.
+        """
+        return self.rank * RANK_WEIGHT + int(self.created_at.timestamp() * 1000)
 
 
 class Transport:

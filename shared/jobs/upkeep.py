@@ -31,7 +31,7 @@ FORGOTTEN_SECONDS = 10.0
 SLOW_EVERY = 10
 """Clock comparison, expiry and the search for forgotten jobs run once in so many rounds."""
 
-_ANNOUNCED = (jobs.c.id, jobs.c.pool, jobs.c.rank, jobs.c.queued_at)
+_ANNOUNCED = (jobs.c.id, jobs.c.pool, jobs.c.rank, jobs.c.created_at)
 
 
 @dataclass(slots=True)

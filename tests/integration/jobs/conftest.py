@@ -30,7 +30,7 @@ def principal() -> Principal:
 
 @pytest.fixture
 def make_settings(tmp_path: Path, database_url: str, redis_url: str) -> SettingsFactory:
-    """Settings with quick leases, to be varied."""
+    """Settings with quick renewals, to be varied."""
 
     def make(**changes: Any) -> JobSettings:
         values: dict[str, Any] = {
@@ -39,7 +39,7 @@ def make_settings(tmp_path: Path, database_url: str, redis_url: str) -> Settings
             "jobs_database_url": database_url,
             "principal_secret": SECRET,
             "jobs_modules": [MODULE, "shared.jobs.diagnostics"],
-            "jobs_lease_seconds": 6.0,
+            "jobs_lease_seconds": 20.0,
             "jobs_renew_seconds": 1.0,
             "jobs_drain_seconds": 5.0,
             "log_format": "text",

@@ -258,6 +258,14 @@ async def test_order_is_priority_then_age(jobs: Jobs, principal: Principal) -> N
     assert await worker_of(jobs).due(["test"], KINDS, 5) == expected
 
 
+async def test_a_job_that_lost_its_worker_goes_to_the_head(jobs: Jobs, principal: Principal) -> None:
+    made = [(await submit(jobs, principal, ECHO)).id for _ in range(3)]
+    assert await jobs._transport.take(["test"], 1, 1.0) == made[:1]
+    await take(worker_of(jobs, seconds=-1.0), made[0])
+    await jobs.upkeep.once()
+    assert await jobs._transport.take(["test"], 3, 1.0) == made
+
+
 async def test_the_outbox_survives_the_death_of_the_submitter(
     make_settings: SettingsFactory, jobs: Jobs, principal: Principal
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prometheus_client import CollectorRegistry
+
 from shared.jobs import Jobs, JobSettings, JobState
 from shared.jobs.testing import running_worker
 from shared.principal import Principal
@@ -24,3 +26,22 @@ async def test_a_job_runs_and_its_result_is_kept(
     assert done.expires_at > done.finished_at
     types = [event.type async for event in jobs.events(principal, queued.id)]
     assert types == ["queued", "started", "succeeded"]
+
+
+async def test_a_worker_counts_what_it_does(settings: JobSettings, jobs: Jobs, principal: Principal) -> None:
+    registry = CollectorRegistry()
+    good = await submit(jobs, principal, "test.echo")
+    bad = await submit(jobs, principal, "test.refuse")
+    async with running_worker(settings, ["test"], registry=registry):
+        for job in (good, bad):
+            await wait_for(jobs, principal, job.id)
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"latticework_{name}", labels)
+
+    assert value("job_attempts_total", kind="test.echo", outcome="succeeded") == 1
+    assert value("job_attempts_total", kind="test.refuse", outcome="failed") == 1
+    assert value("job_failures_total", kind="test.refuse", code="bad_request") == 1
+    assert value("job_run_seconds_count", kind="test.echo") == 1
+    assert value("job_wait_seconds_count", pool="test") == 2
+    assert value("jobs_running_here") == 0

@@ -120,8 +120,9 @@ async def test_a_drained_worker_hands_its_jobs_back(
 
 
 async def test_a_killed_worker_is_survived_from_the_checkpoint(
-    settings: JobSettings, jobs: Jobs, principal: Principal, tmp_path: Path
+    make_settings: SettingsFactory, jobs: Jobs, principal: Principal, tmp_path: Path
 ) -> None:
+    settings = make_settings(jobs_lease_seconds=8.0)
     ledger = tmp_path / "ledger"
     worker = await start_worker(settings)
     job = await submit(
@@ -145,6 +146,18 @@ async def test_a_killed_worker_is_survived_from_the_checkpoint(
     types = [event.type async for event in jobs.events(principal, job.id)]
     assert types.count("retrying") == 1
     assert types[-1] == "succeeded"
+
+
+async def test_nothing_of_a_job_outlives_its_killed_worker(
+    settings: JobSettings, jobs: Jobs, principal: Principal, tmp_path: Path
+) -> None:
+    pids = tmp_path / "pids"
+    worker = await start_worker(settings)
+    await submit(jobs, principal, "test.busy", parameters={"pids": str(pids)})
+    await wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, 40)
+    worker.kill()
+    await worker.wait()
+    await wait_until(lambda: not any(is_running(int(pid)) for pid in pids.read_text().split()), 5)
 
 
 async def test_a_lost_lease_ends_the_process_and_writes_nothing(
