@@ -10,13 +10,18 @@ only, so configurations see the same model.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.text2sql.mutations import broken_form, slow_form, wrong_forms
+from services.text2sql.adapters import Database
+from services.text2sql.evaluation.datasets import Item
+from services.text2sql.evaluation.environment import Environment
 from services.text2sql.pisql.chat import ChatReply, ChatRequest
 from services.text2sql.pisql.configuration import Role
-from services.text2sql.pisql.objects import SchemaView, Strategy
+from services.text2sql.pisql.errors import PiSqlError
+from services.text2sql.pisql.objects import Row, SchemaView, Strategy
+from services.text2sql.pisql.results import canonical_rows
 from services.text2sql.pisql.translation import translate
 from services.text2sql.pisql.translation_expressions import UntranslatableError
 
@@ -150,3 +155,35 @@ def _translatable(sql: str, schema: SchemaView) -> bool:
     except UntranslatableError:
         return False
     return True
+
+
+def truths_of(environment: Environment, items: Sequence[Item], seed: int = 0) -> dict[str, Truth]:
+    """What the oracle must know of every question from whose gold a program can be derived.
+
+    A wrong reading runs and gives other rows than gold, on the database as it is.
+    """
+    found: dict[str, Truth] = {}
+    for item in items:
+        with environment.open(item.database) as database:
+
+            def rows(sql: str, database: Database = database) -> frozenset[Row]:
+                admitted = database.admit(sql, 10_000)
+                result = database.with_connection(lambda connection: connection.run(admitted, 5.0))
+                return frozenset(canonical_rows(result.rows))
+
+            gold = rows(item.gold[0])
+
+            def differs(
+                sql: str,
+                gold: frozenset[Row] = gold,
+                rows: Callable[[str], frozenset[Row]] = rows,
+            ) -> bool:
+                try:
+                    return rows(sql) != gold
+                except PiSqlError:
+                    return False
+
+            truth = truth_of(item.gold[0], environment.knowledge(item.database).schema, differs, seed)
+        if truth is not None:
+            found[item.id] = truth
+    return found

@@ -28,6 +28,7 @@ _CHANGES: dict[str, tuple[Profile, dict[str, Any]]] = {
     "no_reference_check": (Profile.STANDARD, {"reference_check": False, "early_exit": False}),
     "no_timing": (Profile.STANDARD, {"selection": Selection.FIRST}),
     "no_repair": (Profile.STANDARD, {"error_repairs": 0, "mismatch_repairs": 0, "counter_check_share": 2.0}),
+    "lenient_verdict": (Profile.STANDARD, {"independent_evidence": False}),
     "frames": (Profile.STANDARD, {"form": DataForm.FRAMES}),
     "no_values": (Profile.STANDARD, {"values": ValueSettings(enabled=False)}),
     "full_schema": (Profile.STANDARD, {"full_schema": True}),

@@ -164,7 +164,12 @@ class TimingSettings:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """One way to answer a question. `models` maps a role to a model alias."""
+    """One way to answer a question. `models` maps a role to a model alias.
+
+    With `independent_evidence` a match counts as `verified` only when two programs agree, or when SQL
+    that follows none of the reference's programs gives the same rows; SQL that merely translates the
+    program it is compared with leaves the verdict at `majority`.
+    """
 
     profile: Profile = Profile.STANDARD
     budget: Budget = field(default_factory=Budget)
@@ -203,6 +208,7 @@ class Configuration:
     mismatch_repairs: int = 1
     mismatch_repairs_per_question: int = 4
     counter_check_share: float = 2 / 3
+    independent_evidence: bool = True
     selection: Selection = Selection.TIMED
     explain: bool = False
     today: str = "2025-01-01"

@@ -61,13 +61,19 @@ def lexical_refusal(question: Question, schema: SchemaView, hits: tuple[ValueHit
     words = content_words(f"{question.text} {question.evidence}")
     if not words or hits:
         return None
-    vocabulary = _vocabulary(schema)
-    if any(stem(word) in vocabulary for word in words):
+    vocabulary, names = _vocabulary(schema), _squashed_names(schema)
+    if any(stem(word) in vocabulary or (len(word) > 3 and stem(word) in names) for word in words):
         return None
     return Refusal(
         ErrorCode.UNANSWERABLE,
         "nothing in the question occurs in the names, descriptions or values of this database",
     )
+
+
+def _squashed_names(schema: SchemaView) -> str:
+    """Names without their separators, so that `country` is found in `sbcustcountry`."""
+    names = [table.name for table in schema.tables] + [column.name for _, column in schema.columns()]
+    return " ".join("".join(name_words(name)) for name in names)
 
 
 def _vocabulary(schema: SchemaView) -> set[str]:

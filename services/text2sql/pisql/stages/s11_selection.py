@@ -38,6 +38,22 @@ def _votes(candidates: Sequence[SqlCandidate]) -> int:
     return sum(candidate.votes for candidate in candidates)
 
 
+def is_independent(matching: Sequence[SqlCandidate], reference: Reference) -> bool:
+    """Whether more than a program and its own translation stand behind the result.
+
+    Two agreeing programs do, and so does SQL that follows no program of the reference, unless a repair
+    has shown it the reference's result.
+    """
+    if len(reference.members) > 1:
+        return True
+    return any(
+        name not in reference.members
+        for candidate in matching
+        if not any(repair.reason is not Match.ERROR for repair in candidate.repairs)
+        for name in (candidate.program_id, *candidate.also_from)
+    )
+
+
 async def time_candidates(candidates: Sequence[SqlCandidate], context: StageContext) -> list[SqlCandidate]:
     """Candidates with their least time, or with the engine's plan cost where timing is refused."""
     if len(candidates) < 2:
@@ -94,7 +110,9 @@ async def select(
         timed = await _timed(matching, context)
         chosen = _pick(timed, context)
         checked = reference.program.status in (ProgramStatus.OK, ProgramStatus.EMPTY)
-        verdict = Verdict.VERIFIED if checked else Verdict.MAJORITY
+        needed = context.configuration.independent_evidence
+        sound = checked and (not needed or is_independent(matching, reference))
+        verdict = Verdict.VERIFIED if sound else Verdict.MAJORITY
         return Choice(chosen, verdict, _votes(matching) / _votes(executed)), _merge(candidates, timed)
     if executed:
         group = result_groups(executed)[0]

@@ -111,9 +111,26 @@ def test_a_wrong_statement_is_repaired_against_the_plan(engine: ShopEngine) -> N
     )
     settings = Configuration.for_profile(Profile.FAST, counter_check_share=2.0)
     given = ask(chat, engine, ScriptedPrograms({"solve": NAMES}), settings)
-    assert (given.verdict, given.sql) == (Verdict.VERIFIED, GOOD)
+    # Shown the plan's result it agrees, which is no evidence for that result.
+    assert (given.verdict, given.sql) == (Verdict.MAJORITY, GOOD)
     mended = next(item for item in given.candidates if item.repairs)
     assert (mended.repairs[0].reason, mended.repairs[0].step) == (Match.VALUES, 2)
+
+
+def test_a_translation_of_the_program_is_no_independent_evidence(engine: ShopEngine) -> None:
+    """Fast: one program, one SQL that follows it, one direct. Both are right only if direct agrees."""
+
+    def writer(request: ChatRequest) -> str:
+        follows = request.tag("strategy") == "follow_code"
+        return sql("SELECT country FROM customer" if follows else GOOD)
+
+    chat = by_role(programmer=python(program()), sql_writer=writer, sql_fixer=sql(GOOD))
+    fast = Configuration.for_profile(Profile.FAST, mismatch_repairs=0)
+    alone = ask(chat, engine, ScriptedPrograms({"solve": COUNTRIES}), fast)
+    assert (alone.verdict, alone.sql) == (Verdict.MAJORITY, "SELECT country FROM customer")
+    lenient = fast.with_changes(independent_evidence=False)
+    assert ask(chat, engine, ScriptedPrograms({"solve": COUNTRIES}), lenient).verdict is Verdict.VERIFIED
+    assert ask(chat, engine, ScriptedPrograms({"solve": NAMES}), fast).verdict is Verdict.VERIFIED
 
 
 def test_an_invented_name_is_repaired_with_hints(engine: ShopEngine) -> None:

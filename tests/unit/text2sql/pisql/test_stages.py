@@ -261,7 +261,8 @@ class TestReference:
         assert s7_reference.choose([broken]) is None
         reference = s7_reference.choose([made("e1", ()), made("full", ((1,),))])
         assert reference is not None
-        assert (reference.program.id, reference.support) == ("full", pytest.approx(1 / 1.5))
+        assert reference.program.id == "full"
+        assert reference.support == pytest.approx(1 / 1.5)
 
     def test_ties_fall_by_style_repairs_rows_temperature(self) -> None:
         both = [made("a", ((1,),)), made("b", ((1,),), ProgramStyle.COMMENT)]

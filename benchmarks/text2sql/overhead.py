@@ -1,0 +1,92 @@
+"""Overhead of Pi-SQL without the model: time per question by profile, and where it goes.
+
+`python -m benchmarks.text2sql.overhead [--questions 100]`
+
+The model is the oracle without errors; its own time is measured and left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+from collections import defaultdict
+
+from benchmarks.text2sql.common import spider_folder, write_json
+from benchmarks.text2sql.oracle import Rates, ScriptedOracle, Truth
+from services.text2sql.evaluation import ablations
+from services.text2sql.evaluation.datasets import spider_dev
+from services.text2sql.evaluation.environment import Environment
+from services.text2sql.evaluation.harness import Harness
+from services.text2sql.pisql.translation import translate
+from services.text2sql.pisql.translation_expressions import UntranslatableError
+
+PROFILES = ("direct", "fast", "standard")
+STAGES = (
+    "values",
+    "admit",
+    "linking",
+    "examples",
+    "programs",
+    "sandbox",
+    "sql",
+    "checking",
+    "repair",
+    "selection",
+)
+
+
+def _percentile(values: list[float], share: float) -> float:
+    return sorted(values)[min(len(values) - 1, int(share * len(values)))]
+
+
+async def measure(environment: Environment, questions: int) -> dict[str, dict[str, float]]:
+    """Milliseconds by profile: p50, p95 of the whole and p50 of every stage, model time left out."""
+    truths = {}
+    for item in environment.dataset.items:
+        schema = environment.knowledge(item.database).schema
+        try:
+            translate(item.gold[0], schema)
+        except UntranslatableError:
+            continue
+        truths[item.id] = Truth(item.gold[0], schema, ())
+    items = [item for item in environment.dataset.items if item.id in truths][:questions]
+    harness = Harness(environment, ScriptedOracle(truths, Rates()))
+    found = {}
+    for name in PROFILES:
+        configuration = ablations.configuration(name)
+        for item in items[:5]:
+            await harness.run(item, configuration)
+        spent: dict[str, list[float]] = defaultdict(list)
+        for item in items:
+            record, answer = await harness.run(item, configuration)
+            assert answer is not None
+            spent["total"].append(record.overhead_ms)
+            model = answer.timings_ms.get("model", 0.0)
+            for stage in STAGES:
+                own = answer.timings_ms.get(stage, 0.0)
+                # Writing programs and SQL contains the model's calls.
+                spent[stage].append(max(0.0, own - model) if stage == "sql" else own)
+        found[name] = {stage: statistics.median(values) for stage, values in spent.items()}
+        found[name]["p95"] = _percentile(spent["total"], 0.95)
+    return found
+
+
+def main() -> None:
+    """Run, print the table, write JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--questions", type=int, default=100)
+    arguments = parser.parse_args()
+    dataset = spider_dev(spider_folder()).limited(arguments.questions + 5)
+    with Environment(dataset) as environment:
+        found = asyncio.run(measure(environment, arguments.questions))
+    print("| profile | p50 ms | p95 ms | " + " | ".join(STAGES) + " |")
+    print("|---|---:|---:|" + "---:|" * len(STAGES))
+    for name, spent in found.items():
+        cells = " | ".join(f"{spent[stage]:.1f}" for stage in STAGES)
+        print(f"| {name} | {spent['total']:.1f} | {spent['p95']:.1f} | {cells} |")
+    write_json("overhead", found)
+
+
+if __name__ == "__main__":
+    main()
