@@ -7,7 +7,7 @@ import pytest
 from shared.sandbox import Limits, Sandbox, Snapshot, Table
 from shared.sandbox.cpython import CPythonRunner
 
-SHORT = Limits(cpu_seconds=1.0, wall_seconds=2.0)
+SHORT = Limits(cpu_seconds=1.0, wall_seconds=6.0)
 
 
 @pytest.fixture(scope="session")

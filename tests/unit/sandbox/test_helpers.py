@@ -96,7 +96,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 examples = settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
@@ -285,7 +285,7 @@ KEYS = st.lists(st.none() | st.integers(min_value=0, max_value=3), max_size=6)
 JOINS = {"inner": "JOIN", "left": "LEFT JOIN", "right": "RIGHT JOIN", "full": "FULL JOIN"}
 
 
-@settings(examples, max_examples=40)
+@settings(examples, max_examples=25)
 @given(left=KEYS, right=KEYS, kind=st.sampled_from(sorted(JOINS)))
 def test_joins(engine: Engine, left: list[Any], right: list[Any], kind: str) -> None:
     if engine.dialect == "sqlite" and sqlite3.sqlite_version_info < (3, 39):
@@ -312,7 +312,7 @@ def test_joins(engine: Engine, left: list[Any], right: list[Any], kind: str) -> 
     assert sorted(map(repr, said)) == sorted(repr((r["x"], r["a"], r["y"], r["b"])) for r in rows)
 
 
-@settings(examples, max_examples=40)
+@settings(examples, max_examples=25)
 @given(keys=KEYS)
 def test_groups(engine: Engine, keys: list[Any]) -> None:
     said = engine.column("SELECT COUNT(*) FROM {} GROUP BY v", keys, int)

@@ -68,7 +68,7 @@ def test_an_endless_query_ends_at_the_deadline(engine: Engine) -> None:
         with pytest.raises(QueryError) as error:
             connection.run(admitted, timeout_s=0.5)
         assert error.value.code == "sql_timeout"
-        assert 0.4 < time.monotonic() - start < 5
+        assert 0.4 < time.monotonic() - start < 15
         assert connection.run(admit("SELECT 1", engine.dialect)).rows == [(1,)]
 
 
