@@ -85,7 +85,8 @@ class Supervisor:
 
     async def run(self) -> None:
         """Work until `stop`; returns when every job is ended or handed back."""
-        await self._database.prepare()
+        if not await self._prepare():
+            return
         log.info(
             "worker started",
             worker=self.worker_id,
@@ -116,6 +117,17 @@ class Supervisor:
             await self._transport.close()
             await self._database.close()
             log.info("worker stopped", worker=self.worker_id)
+
+    async def _prepare(self) -> bool:
+        """Bring the tables up to date, waiting for a database that is away; False when told to stop first."""
+        while not self._stopping.is_set():
+            try:
+                await self._database.prepare()
+                return True
+            except DATABASE_DOWN as error:
+                log.warning("the database is away", error=f"{type(error).__name__}: {error}"[:200])
+                await self._pause(PAUSE_SECONDS)
+        return False
 
     # -- places: each has a process at hand and one job at a time
 

@@ -26,6 +26,11 @@ class Process:
         self.starts = 0
 
     @property
+    def has_ended(self) -> bool:
+        """Whether it went by itself; a process manager would start it again."""
+        return self._process is not None and self._process.returncode is not None
+
+    @property
     def log(self) -> Path:
         """What the present process wrote."""
         return self._log.with_suffix(f".{self.starts}.log")

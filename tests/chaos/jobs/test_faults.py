@@ -81,7 +81,13 @@ async def inject(stage: Stage, done: asyncio.Event) -> list[Injected]:
 
 
 async def _hurt(stage: Stage, kind: str) -> Injected | None:
-    """Inject one fault; None when its victim is still on its way up."""
+    """Inject one fault; None when its victim is still on its way up.
+
+    What could not start while the database was cut is started again, as a process manager does.
+    """
+    for process in (stage.api, *stage.workers):
+        if process.has_ended:
+            await process.start()
     if kind == "kill worker":
         up = [worker for worker in stage.workers if worker.worker_id() is not None]
         if not up:

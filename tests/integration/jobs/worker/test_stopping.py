@@ -148,6 +148,23 @@ async def test_a_killed_worker_is_survived_from_the_checkpoint(
     assert types[-1] == "succeeded"
 
 
+async def test_a_worker_waits_for_a_database_that_is_not_there_yet(
+    make_settings: SettingsFactory, principal: Principal, tmp_path: Path
+) -> None:
+    settings = make_settings(jobs_database_url=f"sqlite:///{tmp_path / 'later.db'}")
+    blocker = tmp_path / "later.db"
+    blocker.mkdir()
+    worker = await start_worker(settings)
+    await asyncio.sleep(4)
+    assert worker.returncode is None
+    blocker.rmdir()
+    async with Jobs(settings) as jobs:
+        job = await submit(jobs, principal, "test.echo")
+        assert (await wait_for(jobs, principal, job.id)).state is JobState.succeeded
+    worker.send_signal(signal.SIGTERM)
+    assert await worker.wait() == 0
+
+
 async def test_nothing_of_a_job_outlives_its_killed_worker(
     settings: JobSettings, jobs: Jobs, principal: Principal, tmp_path: Path
 ) -> None:
