@@ -1348,6 +1348,7 @@ class EvaluateQuestions(ApiModel):
                 "no_reference_check",
                 "no_timing",
                 "no_repair",
+                "lenient_verdict",
                 "frames",
                 "no_values",
                 "full_schema",

@@ -215,15 +215,15 @@ def check_commands(folder: Path) -> None:
     assert (folder / "out.parquet").read_bytes()[:4] == b"PAR1"
 
     (folder / "more.csv").write_bytes(ORDERS)
-    assert "ready, 1 tables" in run("sql", "upload", "second", str(folder / "more.csv")).stdout
-    run("sql", "refresh", "second")
+    assert "second (" in run("sql", "upload", "second", str(folder / "more.csv"), "--no-wait").stdout
     run("sql", "remove", "second")
 
     (folder / "gold.jsonl").write_text(json.dumps({"question": QUESTION, "query": SQL, "db_id": "shop"}))
     job = json.loads(run("sql", "eval", str(folder / "gold.jsonl"), "-c", "direct", "--json").stdout)
-    run("jobs", "watch", job["id"])
-    assert "direct" in run("sql", "report", job["id"]).stdout
-    assert job["id"] in run("sql", "evaluations").stdout
-    run("sql", "report", job["id"], "--format", "png", code=2)
+    newest, done = json.loads(run("sql", "evaluations", "--json").stdout)
+    assert newest["id"] == job["id"]
+    assert "direct" in run("sql", "report", done["id"]).stdout
+    run("sql", "report", done["id"], "--format", "png", code=2)
+    run("jobs", "cancel", job["id"], "--wait")
     (folder / "wrong.json").write_text("[1]")
     run("sql", "eval", str(folder / "wrong.json"), code=2)
