@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import pytest
 
-from services.text2sql.pisql.results import rows_digest
 from shared.sandbox import Form, Limits, Sandbox, Snapshot, Table, row_digest
 
 ROWS_PROGRAM = """
@@ -302,6 +301,8 @@ def test_digest_ignores_order_and_tiny_differences() -> None:
 
 def test_the_pipeline_digests_rows_as_the_sandbox_does() -> None:
     """A program's result that was cut is compared with SQL rows by digest, made in two packages."""
+    from services.text2sql.pisql.results import rows_digest
+
     rows = [(1, "a", None, 2.5), (0, "", None, -0.0), (10**30, "ü\ud83d", 1, 1e-9), (-7, "x y", 0, 123456.75)]
     assert rows_digest(rows) == row_digest(rows)
 
