@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +26,6 @@ from benchmarks.gateway.measure import (
     CHUNK_SECONDS,
     CHUNKS,
     FULL,
-    LOADS,
     QUICK,
     Effort,
     Loader,
@@ -52,7 +52,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--memory-requests",
         type=int,
-        help="requests of the memory test (default 200000, quick 20000; 0: none)",
+        help="requests of the memory test (default 200000, quick 10000; 0: none)",
     )
     parser.add_argument(
         "--nice",
@@ -64,7 +64,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (1 if options.quick else 4)
     if options.memory_requests is None:
-        options.memory_requests = 20_000 if options.quick else 200_000
+        options.memory_requests = 10_000 if options.quick else 200_000
     return options
 
 
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace, cores: Cores) -> dict[str, Any]:
         running, missing = start_variants(site, options.only or list(VARIANTS), stack)
         loader = Loader(loader_binary, folder)
         samples = []
-        for sample in rounds(loader, running, LOADS, effort, options.rounds):
+        for sample in rounds(loader, running, effort, options.rounds):
             samples.append(sample)
             print(f"round {sample.round + 1}/{options.rounds} {sample.line()}", file=sys.stderr)
         ours = [variant for variant in running if variant.name == GATEWAY]
@@ -166,6 +166,8 @@ def machine(cores: Cores) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, write."""
     options = parse(sys.argv[1:])
+    # End as after an error: servers stopped, scratch folder removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     cores = Cores.choose()
     if not options.quick and (not options.only or "litellm" in options.only):
         try:

@@ -30,6 +30,7 @@ class Load:
 
 
 LOADS = tuple(Load(kind, clients) for kind in ("json", "stream") for clients in (1, 16, 64))
+QUICK_LOADS = tuple(load for load in LOADS if load != Load("stream", 16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +46,13 @@ class Effort:
     streams: int
     lone_streams: int
     slow_streams: bool
+    loads: tuple[Load, ...]
 
 
-QUICK = Effort(warmup=0.2, window=0.5, ramp=0.5, streams=1, lone_streams=1, slow_streams=False)
-FULL = Effort(warmup=0.4, window=2.0, ramp=1.0, streams=2, lone_streams=4, slow_streams=True)
+QUICK = Effort(
+    warmup=0.2, window=0.5, ramp=0.5, streams=1, lone_streams=1, slow_streams=False, loads=QUICK_LOADS
+)
+FULL = Effort(warmup=0.4, window=2.0, ramp=1.0, streams=2, lone_streams=4, slow_streams=True, loads=LOADS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +182,11 @@ def _options(variant: Variant, load: Load, effort: Effort) -> dict[str, int]:
     }
 
 
-def rounds(
-    loader: Loader, variants: Sequence[Variant], loads: Sequence[Load], effort: Effort, count: int
-) -> Iterator[Sample]:
+def rounds(loader: Loader, variants: Sequence[Variant], effort: Effort, count: int) -> Iterator[Sample]:
     """Every load on every variant, `count` times; every other round in reverse order."""
     for number in range(count):
         order = variants if number % 2 == 0 else list(reversed(variants))
-        for load in loads:
+        for load in effort.loads:
             for variant in order:
                 if variant.slow and load.kind == "stream" and not effort.slow_streams:
                     continue
