@@ -163,8 +163,8 @@ def machine(cores: Cores) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure, print, write."""
+def main() -> int:
+    """Measure, print, write; 1 if a target was missed or nothing could be measured."""
     options = parse(sys.argv[1:])
     # End as after an error: servers stopped, scratch folder removed.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -178,15 +178,15 @@ def main() -> None:
         with placed(cores, options.nice):
             result = run(options, cores)
     except CannotMeasure as error:
-        sys.exit(str(error))
+        print(error, file=sys.stderr)
+        return 1
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(result, indent=1))
     print(f"\n{result['tables']}\n")
     print("\n".join(result["lines"]))
     print(f"\nwritten: {options.output}")
-    if any(verdict["met"] is False for verdict in result["verdicts"]):
-        sys.exit(1)
+    return int(any(verdict["met"] is False for verdict in result["verdicts"]))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
