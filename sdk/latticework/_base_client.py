@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, TypeVar, cast
 
@@ -14,8 +15,15 @@ from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 
 from latticework._calls import Call
-from latticework._config import Connection, RetryPolicy, Timeouts, resolve, retry_after_seconds
-from latticework._constants import IDEMPOTENCY_HEADER
+from latticework._config import (
+    Connection,
+    RetryPolicy,
+    Timeouts,
+    is_loopback,
+    resolve,
+    retry_after_seconds,
+)
+from latticework._constants import IDEMPOTENCY_HEADER, PROBE_TIMEOUT
 from latticework._events import parse
 from latticework._exceptions import (
     ConfigurationError,
@@ -60,6 +68,8 @@ class BaseClient:
         self.timeouts = timeouts or Timeouts()
         self.retries = retries or RetryPolicy()
         self._headers = dict(headers or {})
+        # A proxy of the environment cannot reach a suite on this machine.
+        self._trust_env = not is_loopback(self._connection.url)
 
     @property
     def url(self) -> str:
@@ -70,6 +80,9 @@ class BaseClient:
     def connection(self) -> Connection:
         """Address and key, and where they were found."""
         return self._connection
+
+    def _readiness_call(self) -> Call:
+        return Call("GET", "/readyz", timeouts=replace(self.timeouts, read=PROBE_TIMEOUT))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(url={self.url!r})"

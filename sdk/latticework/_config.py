@@ -150,7 +150,7 @@ def resolve(
         )
     if given_key is None:
         return local
-    if not _is_loopback(local.url):
+    if not is_loopback(local.url):
         raise NoAddress(f"{local.source} points to {local.url}; set {URL_VARIABLE} to send your key there.")
     return Connection(local.url, _checked_key(given_key), local.source)
 
@@ -194,5 +194,6 @@ def _checked_key(key: str) -> str:
     return key
 
 
-def _is_loopback(url: str) -> bool:
+def is_loopback(url: str) -> bool:
+    """Whether the address is this machine."""
     return urlsplit(url).hostname in ("localhost", "127.0.0.1", "::1")

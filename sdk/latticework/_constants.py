@@ -21,6 +21,9 @@ READ_TIMEOUT = 600.0
 WRITE_TIMEOUT = 60.0
 POOL_TIMEOUT = 30.0
 
+# Whether it is ready is known at once, or it is not.
+PROBE_TIMEOUT = 10.0
+
 MAX_RETRIES = 2
 FIRST_DELAY = 0.5
 MAX_DELAY = 8.0

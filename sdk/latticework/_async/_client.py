@@ -60,7 +60,7 @@ class AsyncClient(BaseClient):
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         super().__init__(url, key, timeouts=timeouts, retries=retries, headers=headers)
-        self._http = httpx2.AsyncClient(transport=transport)
+        self._http = httpx2.AsyncClient(transport=transport, trust_env=self._trust_env)
         self.chat = AsyncChat(self)
         self.models = AsyncModels(self)
         self.engines = AsyncEngines(self)
@@ -201,12 +201,20 @@ class AsyncClient(BaseClient):
             raise status_error(response)
         return response
 
+    async def readiness(self) -> dict[str, Any]:
+        """What the suite says of its readiness.
+
+        Raises:
+            ServiceUnavailable: it is not ready; `document` says what is missing.
+        """
+        return decode(await self.send(self._readiness_call()), dict[str, Any])
+
     async def is_ready(self, patience: float = 0.0) -> bool:
         """Whether the suite says that it can do its work, waiting for that up to `patience` seconds."""
         deadline = time.monotonic() + patience
         while True:
             try:
-                await self.send(Call("GET", "/readyz"))
+                await self.readiness()
             except LatticeworkError:
                 if time.monotonic() >= deadline:
                     return False

@@ -61,7 +61,7 @@ class Client(BaseClient):
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         super().__init__(url, key, timeouts=timeouts, retries=retries, headers=headers)
-        self._http = httpx2.Client(transport=transport)
+        self._http = httpx2.Client(transport=transport, trust_env=self._trust_env)
         self.chat = Chat(self)
         self.models = Models(self)
         self.engines = Engines(self)
@@ -201,12 +201,20 @@ class Client(BaseClient):
             raise status_error(response)
         return response
 
+    def readiness(self) -> dict[str, Any]:
+        """What the suite says of its readiness.
+
+        Raises:
+            ServiceUnavailable: it is not ready; `document` says what is missing.
+        """
+        return decode(self.send(self._readiness_call()), dict[str, Any])
+
     def is_ready(self, patience: float = 0.0) -> bool:
         """Whether the suite says that it can do its work, waiting for that up to `patience` seconds."""
         deadline = time.monotonic() + patience
         while True:
             try:
-                self.send(Call("GET", "/readyz"))
+                self.readiness()
             except LatticeworkError:
                 if time.monotonic() >= deadline:
                     return False

@@ -54,7 +54,7 @@ def status(session: Session) -> None:
     client = session.client
     report: dict[str, Any] = {"url": client.url, "source": client.connection.source}
     try:
-        report |= {"status": "ready", "not_ready": {}, **client.request("GET", "/readyz")}
+        report |= {"status": "ready", "not_ready": {}, **client.readiness()}
     except StatusError as error:
         if error.status != 503:
             raise

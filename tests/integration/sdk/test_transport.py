@@ -241,3 +241,16 @@ def test_waiting_for_a_suite_to_get_ready(server: ScriptedServer) -> None:
     with Client(server.url, KEY, retries=RetryPolicy(max_retries=0), timeouts=SHORT) as client:
         assert not client.is_ready()
         assert client.is_ready(patience=5)
+
+
+def test_proxies_of_the_environment_are_for_the_outside(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    server.answer("GET", "/v1/x", FINE)
+    with Client(server.url, KEY, retries=QUICK) as client:
+        assert client.request("GET", "/v1/x") == {"fine": True}
+    with Client("http://suite.invalid", KEY, retries=RetryPolicy(0)) as client:
+        with pytest.raises(latticework.NotRunning):
+            client.request("GET", "/v1/x")
