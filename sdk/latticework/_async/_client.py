@@ -6,11 +6,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import cached_property
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import httpx2
 
+from latticework._async._closing import AsyncClosing
 from latticework._async._io import sleep, upload_chunks
 from latticework._async.resources.artifacts import AsyncArtifacts
 from latticework._async.resources.chat import AsyncChat
@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
 
-class AsyncClient(BaseClient):
+class AsyncClient(BaseClient, AsyncClosing):
     """A client of one Latticework suite.
 
     Args:
@@ -71,17 +71,6 @@ class AsyncClient(BaseClient):
         self.usage = AsyncUsageReports(self)
         self.sql = AsyncSql(self)
         self.vision = AsyncVision(self)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     async def close(self) -> None:
         """Close every connection."""

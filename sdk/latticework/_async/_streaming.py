@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import httpx2
 from httpx2 import EventSource, ServerSentEvent
 
+from latticework._async._closing import AsyncClosing
 from latticework._async._io import sleep
 from latticework._calls import Call
 from latticework._config import RetryPolicy
@@ -25,7 +25,7 @@ NO_CONTENT = 204
 """How a resumable stream says that everything was already delivered."""
 
 
-class AsyncStream(Generic[Item]):
+class AsyncStream(AsyncClosing, Generic[Item]):
     """The items of one event stream. The request is sent when the first item is asked for.
 
     With `reconnect` a broken stream is taken up again after the last event that was seen
@@ -54,17 +54,6 @@ class AsyncStream(Generic[Item]):
         self._iterator = self._iterate()
         self.last_event_id = last_event_id
         self.response: httpx2.Response | None = None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.close()
 
     def __aiter__(self) -> AsyncIterator[Item]:
         return self._iterator

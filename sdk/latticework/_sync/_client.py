@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import contextmanager
 from functools import cached_property
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import httpx2
 
@@ -17,6 +16,7 @@ from latticework._calls import Call
 from latticework._config import RetryPolicy, Timeouts
 from latticework._exceptions import LatticeworkError, StatusError, TransportError
 from latticework._raw import RawResponse
+from latticework._sync._closing import Closing
 from latticework._sync._io import sleep, upload_chunks
 from latticework._sync.resources.artifacts import Artifacts
 from latticework._sync.resources.chat import Chat
@@ -35,7 +35,7 @@ Result = TypeVar("Result")
 Arguments = ParamSpec("Arguments")
 
 
-class Client(BaseClient):
+class Client(BaseClient, Closing):
     """A client of one Latticework suite.
 
     Args:
@@ -72,17 +72,6 @@ class Client(BaseClient):
         self.usage = UsageReports(self)
         self.sql = Sql(self)
         self.vision = Vision(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close every connection."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import httpx2
 from httpx2 import EventSource, ServerSentEvent
@@ -16,6 +15,7 @@ from latticework._config import RetryPolicy
 from latticework._constants import EVENT_STREAM, LAST_EVENT_ID_HEADER, MAX_EVENT_BYTES
 from latticework._events import Decoder, raise_if_error
 from latticework._exceptions import Interrupted, ServerError, TransportError, UnexpectedResponse
+from latticework._sync._closing import Closing
 from latticework._sync._io import sleep
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ NO_CONTENT = 204
 """How a resumable stream says that everything was already delivered."""
 
 
-class Stream(Generic[Item]):
+class Stream(Closing, Generic[Item]):
     """The items of one event stream. The request is sent when the first item is asked for.
 
     With `reconnect` a broken stream is taken up again after the last event that was seen
@@ -55,17 +55,6 @@ class Stream(Generic[Item]):
         self._iterator = self._iterate()
         self.last_event_id = last_event_id
         self.response: httpx2.Response | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __iter__(self) -> Iterator[Item]:
         return self._iterator
