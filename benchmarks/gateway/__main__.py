@@ -31,10 +31,11 @@ from benchmarks.gateway.measure import (
     Loader,
     memory,
     rounds,
+    warm_up,
 )
 from benchmarks.gateway.processes import CannotMeasure, Cores, compile_native, prioritise, start, wait_until
 from benchmarks.gateway.report import GATEWAY, Samples, Verdict, tables, verdicts
-from benchmarks.gateway.variants import LITELLM_VERSION, VARIANTS, Site, Variant, install_litellm
+from benchmarks.gateway.variants import VARIANTS, Site, Variant, install_litellm
 from shared.app import free_port
 
 RESULTS = Path(__file__).parent / "results"
@@ -115,6 +116,8 @@ def run(options: argparse.Namespace, cores: Cores) -> dict[str, Any]:
         site = Site(folder, cores, port, options.nice)
         running, missing = start_variants(site, options.only or list(VARIANTS), stack)
         loader = Loader(loader_binary, folder)
+        for variant in running:
+            warm_up(loader, variant)
         samples = []
         for sample in rounds(loader, running, effort, options.rounds):
             samples.append(sample)
@@ -159,7 +162,7 @@ def machine(cores: Cores) -> dict[str, Any]:
         "other_core": cores.rest,
         "load_average": os.getloadavg(),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in PACKAGES} | {"litellm": LITELLM_VERSION},
+        "packages": {name: version(name) for name in PACKAGES},
     }
 
 

@@ -26,7 +26,7 @@ def section(result: dict[str, Any]) -> str:
     lines = [
         f"Measured {result['at'][:10]} on {machine['cores']} cores of {machine['cpu']}: proxies on core "
         f"{machine['proxy_core']}, everything else on core {machine['other_core']}; "
-        f"{options['rounds']} rounds{nice}; load average of the machine before the run {load:.1f}. "
+        f"rounds: {options['rounds']}{nice}; load average of the machine before the run {load:.1f}. "
         f"Python {machine['python']}, {packages}.",
         "",
         result["tables"],

@@ -28,7 +28,7 @@ RESULT: dict[str, Any] = {
 
 def test_everything_is_said() -> None:
     text = section(RESULT)
-    for part in ("2026-01-02", "Z80", "4 rounds", "priority -5", "uvicorn 1.2", "| a table |", "1.0 1.5."):
+    for part in ("2026-01-02", "Z80", "rounds: 4", "priority -5", "uvicorn 1.2", "| a table |", "1.0 1.5."):
         assert part in text
     assert "| fast | 7 | met |" in text
     assert "| small | 9 | **missed** |" in text
