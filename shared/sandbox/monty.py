@@ -8,6 +8,7 @@ a hundred times the same, is a few bytes on the wire and exhausts whoever walks 
 """
 
 import contextlib
+import os
 import shlex
 import shutil
 import sys
@@ -64,8 +65,11 @@ class MontyRunner:
         self._lock = threading.Lock()
         self._closed = False
         self._warmers = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sandbox-warm")
+        self._script = self._folder / "monty"
+        self._script_text = self._launcher(absent)
+        self._write_launcher()
         self._pool = pydantic_monty.Monty(
-            binary_path=self._write_launcher(absent),
+            binary_path=self._script,
             min_processes=0,
             max_processes=7 * workers + 2,
             max_checkouts_per_worker=1,
@@ -121,19 +125,29 @@ class MontyRunner:
             self._pool.__exit__(None, None, None)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _write_launcher(self, absent: frozenset[str]) -> Path:
+    def _launcher(self, absent: frozenset[str]) -> str:
         """A script that starts the launcher in place of the worker's own binary."""
         try:
             binary = find_monty_binary()
         except FileNotFoundError as error:
+            shutil.rmtree(self._folder, ignore_errors=True)
             raise SandboxUnavailable(str(error)) from error
         limits = [2 * _CEILING_SECONDS, (_CEILING_MEMORY_MIB + _INTERPRETER_MIB) << 20]
         command = [sys.executable, "-I", "-S", str(_LAUNCHER), str(binary), *map(str, limits)]
         command.append(",".join(sorted(absent)) or "-")
-        script = self._folder / "monty"
-        script.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@" 2>/dev/null\n')
-        script.chmod(0o700)
-        return script
+        return f'#!/bin/sh\nexec {shlex.join(command)} "$@" 2>/dev/null\n'
+
+    def _write_launcher(self) -> None:
+        """Write it, again where something has swept the folder for temporary files.
+
+        Raises SandboxUnavailable where the folder is somebody else's by now.
+        """
+        with contextlib.suppress(FileExistsError):
+            self._folder.mkdir(mode=0o700)
+        if self._folder.stat().st_uid != os.geteuid() or self._folder.is_symlink():
+            raise SandboxUnavailable(f"{self._folder} is not ours any more")
+        self._script.write_text(self._script_text)
+        self._script.chmod(0o700)
 
     def _take(self, key: _Key) -> pydantic_monty.MontySession:
         """A parked worker, or a new one where none waits; its successor is started behind."""
@@ -172,6 +186,8 @@ class MontyRunner:
 
     def _fresh(self, key: _Key) -> pydantic_monty.MontySession:
         dialect, seconds, memory, seed = key
+        if not self._script.exists():
+            self._write_launcher()
         session = self._pool.checkout(
             script_name="program",
             limits={"max_feed_duration_secs": seconds, "max_memory": memory << 20},

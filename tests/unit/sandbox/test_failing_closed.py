@@ -89,6 +89,18 @@ def test_a_killed_forker_is_started_again(people: Snapshot) -> None:
         runner.close()
 
 
+def test_a_swept_folder_for_temporary_files_is_made_again(people: Snapshot) -> None:
+    """Systems clean /tmp; a service that has run for weeks must still start workers."""
+    runner = MontyRunner(workers=1)
+    try:
+        for _ in range(5):
+            shutil.rmtree(runner._folder, ignore_errors=True)
+            assert runner.run(_GOOD, people, SHORT, dialect="sqlite").rows == ((4,),)
+    finally:
+        runner.close()
+    assert not runner._folder.exists()
+
+
 def test_children_die_with_the_service(people: Snapshot) -> None:
     """A service that is killed outright leaves no program running."""
     program = (
