@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from services.text2sql.pisql import parsing, prompts, schema_text
 from services.text2sql.pisql.configuration import ModelProfile, PromptStyle, Role, Share
 from services.text2sql.pisql.context import StageContext
+from services.text2sql.pisql.cues import best_reaches, read_cues
 from services.text2sql.pisql.errors import BadOutputError, ErrorCode
+from services.text2sql.pisql.grammar import MOST_REACHES
 from services.text2sql.pisql.objects import Question, SchemaView, Table, ValueHit
 from services.text2sql.pisql.words import Bm25, stems
 
@@ -175,10 +177,20 @@ def fits(schema: SchemaView, context: StageContext) -> bool:
     return context.configuration.full_schema or prompt_tokens(schema, profile) <= limit
 
 
+def narrow(question: Question, schema: SchemaView, hits: Sequence[ValueHit]) -> SchemaView:
+    """For a small model: only tables that its grammar can reach, chosen by the question's cues."""
+    cues = read_cues(question.text, schema, hits)
+    found = best_reaches(schema, cues, MOST_REACHES)
+    reasons = {table.name: "named by the question" for reach in found for table in reach.tables}
+    return keep(schema, reasons)
+
+
 async def link(
     question: Question, schema: SchemaView, hits: Sequence[ValueHit], context: StageContext
 ) -> SchemaView:
     """The view later prompts show."""
+    if context.profile(Role.PROGRAMMER).style is PromptStyle.SHORT and not context.configuration.full_schema:
+        return narrow(question, schema, hits)
     if fits(schema, context):
         return schema
     settings = context.configuration
