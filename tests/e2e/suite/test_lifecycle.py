@@ -17,7 +17,8 @@ import pytest
 from shared.app import free_port
 from tests.e2e.conftest import ROOT, RunningSuite, start_suite, stop_suite
 
-SECOND_START_SECONDS = 15.0
+SECOND_START_SECONDS = 60.0
+"""A bound for any machine; `python -m benchmarks.start` measures what it really takes."""
 
 
 def family(suite: RunningSuite) -> list[psutil.Process]:
@@ -94,10 +95,12 @@ def test_the_merged_description_and_its_page(suite: RunningSuite) -> None:
     with suite.http() as client:
         document = client.get("/openapi.json").json()
         page = client.get("/docs")
+        script = client.get("/docs/start.js")
     for path in ("/v1/chat/completions", "/v1/keys", "/v1/sql/questions", "/v1/vision/scaffold", "/v1/jobs"):
         assert path in document["paths"], path
     assert page.status_code == 200
-    assert "/openapi.json" in page.text
+    assert "/docs/start.js" in page.text
+    assert "/openapi.json" in script.text
 
 
 def test_nobody_gets_in_without_a_key(suite: RunningSuite) -> None:

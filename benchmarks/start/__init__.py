@@ -1,0 +1,1 @@
+"""How long from `make run` to ready?"""
