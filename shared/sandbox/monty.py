@@ -73,6 +73,7 @@ class MontyRunner:
             min_processes=0,
             max_processes=7 * workers + 2,
             max_checkouts_per_worker=1,
+            checkout_timeout=float(_CEILING_SECONDS),
             request_timeout=float(_CEILING_SECONDS),
         )
         try:
