@@ -35,9 +35,10 @@ class Stage:
     async def call(self, method: str, path: str, **options: Any) -> httpx.Response:
         """One request, repeated while the API is away; POSTs need an Idempotency-Key for that."""
         end = time.monotonic() + WAIT_SECONDS
+        kept: dict[str, str] = options.pop("headers", {})
         while True:
             try:
-                answer = await self.client.request(method, path, headers=self._headers(options), **options)
+                answer = await self.client.request(method, path, headers=self._headers(kept), **options)
                 if answer.status_code < 500:
                     return answer
                 reason = f"{answer.status_code} {answer.text[:200]}"
@@ -47,9 +48,9 @@ class Stage:
             await asyncio.sleep(0.2)
 
     @staticmethod
-    def _headers(options: dict[str, Any]) -> dict[str, str]:
+    def _headers(kept: dict[str, str]) -> dict[str, str]:
         token = PrincipalSigner(SECRET).sign(PRINCIPAL, audience=AUDIENCE)
-        return {"Authorization": f"Bearer {token}", **options.pop("headers", {})}
+        return {"Authorization": f"Bearer {token}", **kept}
 
     async def is_up(self) -> bool:
         """Whether the API answers just now."""
