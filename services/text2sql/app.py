@@ -79,7 +79,7 @@ async def add_demonstration(parts: Parts, jobs: Jobs) -> None:
         name=demo.NAME,
         dialect="sqlite",
         source="demonstration",
-        description=demo.description(parts.settings.text2sql_demo_months),
+        description=demo.description(parts.settings.text2sql_demo_days),
         sealed_url=parts.registry.seal(DEMONSTRATION),
         semantics=SemanticsSpec.model_validate(demo.SEMANTICS).model_dump(mode="json"),
     )

