@@ -34,7 +34,7 @@ from benchmarks.gateway.measure import (
     warm_up,
 )
 from benchmarks.gateway.processes import CannotMeasure, Cores, compile_native, prioritise, start, wait_until
-from benchmarks.gateway.report import GATEWAY, Samples, Verdict, tables, verdicts
+from benchmarks.gateway.report import GATEWAY, Samples, tables, verdicts
 from benchmarks.gateway.variants import VARIANTS, Site, Variant, install_litellm
 from shared.app import free_port
 
@@ -122,11 +122,7 @@ def run(options: argparse.Namespace, cores: Cores) -> dict[str, Any]:
         for sample in rounds(loader, running, effort, options.rounds):
             samples.append(sample)
             print(f"round {sample.round + 1}/{options.rounds} {sample.line()}", file=sys.stderr)
-        ours = [variant for variant in running if variant.name == GATEWAY]
-        grown = None
-        if ours and options.memory_requests:
-            grown = memory(loader, ours[0], options.memory_requests, warmup=options.memory_requests // 10)
-        return {
+        result = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": where,
             "options": {"rounds": options.rounds, "quick": options.quick, "nice": options.nice},
@@ -134,20 +130,31 @@ def run(options: argparse.Namespace, cores: Cores) -> dict[str, Any]:
             "missing": missing,
             "resident_bytes": {v.name: v.process.resident_bytes() for v in running if v.process is not None},
             "samples": [sample.as_dict() for sample in samples],
-            "memory": grown,
-            **judged(Samples(samples), grown, running),
+            "memory": None,
         }
+        write(options.output, judged(result, Samples(samples)))  # Kept if what follows is interrupted.
+        ours = [variant for variant in running if variant.name == GATEWAY]
+        if ours and options.memory_requests:
+            print(f"memory along {options.memory_requests:,} requests", file=sys.stderr)
+            warmup = options.memory_requests // 10
+            result["memory"] = memory(loader, ours[0], options.memory_requests, warmup)
+            write(options.output, judged(result, Samples(samples)))
+        return result
 
 
-def judged(samples: Samples, grown: dict[str, Any] | None, running: list[Variant]) -> dict[str, Any]:
-    """The tables and the verdicts."""
-    resident = {v.name: v.process.resident_bytes() for v in running if v.process is not None}
-    found: list[Verdict] = verdicts(samples, grown) if GATEWAY in samples.variants else []
-    return {
-        "tables": tables(samples, {v.name: v.label for v in running}, resident),
-        "verdicts": [{"target": v.target, "measured": v.measured, "met": v.met} for v in found],
-        "lines": [v.line() for v in found],
-    }
+def judged(result: dict[str, Any], samples: Samples) -> dict[str, Any]:
+    """The result with its tables and verdicts."""
+    found = verdicts(samples, result["memory"]) if GATEWAY in samples.variants else []
+    result["tables"] = tables(samples, result["labels"], result["resident_bytes"])
+    result["verdicts"] = [{"target": v.target, "measured": v.measured, "met": v.met} for v in found]
+    result["lines"] = [v.line() for v in found]
+    return result
+
+
+def write(path: Path, result: dict[str, Any]) -> None:
+    """Keep the result as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1))
 
 
 def machine(cores: Cores) -> dict[str, Any]:
@@ -183,8 +190,6 @@ def main() -> int:
     except CannotMeasure as error:
         print(error, file=sys.stderr)
         return 1
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(result, indent=1))
     print(f"\n{result['tables']}\n")
     print("\n".join(result["lines"]))
     print(f"\nwritten: {options.output}")
