@@ -3,7 +3,7 @@
 `python -m benchmarks.text2sql.overhead [--questions 100]`
 
 The model is the oracle without errors; its own time is measured and left out of the wall time. CPU time is
-that of this process and of the sandbox's, the oracle included; other work on the machine does not lengthen it.
+that of this process and of the sandbox's, the oracle included; other work on the machine does not add to it.
 """
 
 from __future__ import annotations
