@@ -9,9 +9,10 @@ from typing import Any
 
 import orjson
 
-from gateway.proxy.upstreams import Upstreams
+from gateway.proxy.upstreams import UpstreamAway, UpstreamFailed, Upstreams, UpstreamSilent
 from gateway.routing import find_route
 from shared.principal import ADMIN, Principal, PrincipalSigner
+from shared.problems import BudgetExceeded, responses
 from shared.telemetry import logger
 from shared.upstream import Request, UpstreamError
 
@@ -23,6 +24,8 @@ LIMIT = 8 << 20
 ASK_SECONDS = 5.0
 _METHODS = frozenset({"get", "put", "post", "delete", "options", "head", "patch", "trace"})
 _OWN = "gateway"
+_IN_PLACE = responses(BudgetExceeded, UpstreamFailed, UpstreamAway, UpstreamSilent)
+"""What the gateway itself may answer in place of a service."""
 
 
 class MergedOpenApi:
@@ -141,6 +144,10 @@ def _leads_to(path: str, service: str) -> bool:
 def _own_operation(operation: dict[str, Any], service: str, prefix: str, operations: set[str]) -> None:
     operation.setdefault("tags", [service])
     operation["x-latticework-service"] = service
+    if service != _OWN:
+        answers = operation.setdefault("responses", {})
+        for status, answer in _IN_PLACE.items():
+            answers.setdefault(str(status), answer)
     name = operation.get("operationId")
     if name is not None:
         if name in operations:

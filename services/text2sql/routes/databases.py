@@ -195,14 +195,25 @@ async def shown(database: str, principal: Caller, parts: WithParts) -> Any:
         return database_view(row, principal, await granted_tables(session, principal.tenant, row))
 
 
-@router.delete("/{database}", status_code=204, summary="Remove a database you own")
+@router.delete(
+    "/{database}",
+    status_code=204,
+    summary="Remove a database you own",
+    responses=responses(DatabaseNotFound),
+)
 async def removed(database: str, principal: Caller, parts: WithParts) -> None:
     row = await parts.registry.owned(principal, database)
     async with parts.database.session() as session:
         await session.execute(delete(DatabaseRow).where(DatabaseRow.id == row.id))
 
 
-@router.post("/{database}/refresh", status_code=202, response_model=Job, summary="Read the database again")
+@router.post(
+    "/{database}/refresh",
+    status_code=202,
+    response_model=Job,
+    summary="Read the database again",
+    responses=responses(DatabaseNotFound),
+)
 async def refreshed(database: str, principal: Caller, parts: WithParts, jobs: WithJobs) -> Response:
     row = await parts.registry.owned(principal, database)
     job = await jobs.submit(principal, HANDLERS, CATALOGUE, {"database_id": row.id})
@@ -228,20 +239,35 @@ async def schema(database: str, principal: Caller, parts: WithParts) -> Any:
     return SchemaAnswer.model_validate(view)
 
 
-@router.get("/{database}/semantics", response_model=SemanticsSpec, summary="Export what people say about it")
+@router.get(
+    "/{database}/semantics",
+    response_model=SemanticsSpec,
+    summary="Export what people say about it",
+    responses=responses(DatabaseNotFound),
+)
 async def semantics(database: str, principal: Caller, parts: WithParts) -> Any:
     row = await parts.registry.owned(principal, database)
     return SemanticsSpec.model_validate(row.semantics or {})
 
 
-@router.put("/{database}/semantics", response_model=DatabaseView, summary="Replace what people say about it")
+@router.put(
+    "/{database}/semantics",
+    response_model=DatabaseView,
+    summary="Replace what people say about it",
+    responses=responses(DatabaseNotFound),
+)
 async def described(database: str, body: SemanticsSpec, principal: Caller, parts: WithParts) -> Any:
     """Takes effect at once; to sample a column that is no longer sensitive, refresh."""
     row = await parts.registry.owned(principal, database)
     return database_view(await parts.registry.update_semantics(row, body), principal, None)
 
 
-@router.get("/{database}/grants", response_model=list[GrantSpec], summary="Who else may ask it")
+@router.get(
+    "/{database}/grants",
+    response_model=list[GrantSpec],
+    summary="Who else may ask it",
+    responses=responses(DatabaseNotFound),
+)
 async def grants(database: str, principal: Caller, parts: WithParts) -> Any:
     row = await parts.registry.owned(principal, database)
     async with parts.database.reading() as session:
@@ -249,7 +275,12 @@ async def grants(database: str, principal: Caller, parts: WithParts) -> Any:
     return [GrantSpec(tenant=grant.tenant, tables=grant.tables) for grant in found]
 
 
-@router.put("/{database}/grants", response_model=list[GrantSpec], summary="Grant a tenant all or some tables")
+@router.put(
+    "/{database}/grants",
+    response_model=list[GrantSpec],
+    summary="Grant a tenant all or some tables",
+    responses=responses(DatabaseNotFound),
+)
 async def granted(database: str, body: GrantSpec, principal: Caller, parts: WithParts) -> Any:
     row = await parts.registry.owned(principal, database)
     if body.tenant == "*" and not principal.allows("admin"):
@@ -259,7 +290,12 @@ async def granted(database: str, body: GrantSpec, principal: Caller, parts: With
     return await grants(database, principal, parts)
 
 
-@router.delete("/{database}/grants/{tenant}", status_code=204, summary="Take a grant back")
+@router.delete(
+    "/{database}/grants/{tenant}",
+    status_code=204,
+    summary="Take a grant back",
+    responses=responses(DatabaseNotFound),
+)
 async def revoked(database: str, tenant: str, principal: Caller, parts: WithParts) -> None:
     row = await parts.registry.owned(principal, database)
     async with parts.database.session() as session:

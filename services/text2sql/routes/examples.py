@@ -53,7 +53,12 @@ async def added(
     )
 
 
-@router.get("", response_model=Page[ExampleView], summary="Your tenant's pairs, newest first")
+@router.get(
+    "",
+    response_model=Page[ExampleView],
+    summary="Your tenant's pairs, newest first",
+    responses=responses(DatabaseNotFound),
+)
 async def listed(
     principal: Caller,
     parts: WithParts,

@@ -146,7 +146,12 @@ async def _events(
             await task
 
 
-@router.get("", response_model=Page[QuestionView], summary="Your tenant's questions, newest first")
+@router.get(
+    "",
+    response_model=Page[QuestionView],
+    summary="Your tenant's questions, newest first",
+    responses=responses(DatabaseNotFound),
+)
 async def listed(
     principal: Caller,
     parts: WithParts,
@@ -216,7 +221,11 @@ async def rows(
     return RowsPage(columns=list(result.columns), data=data, row_count=result.row_count, next=following)
 
 
-@router.get("/{question_id}/trace", summary="Everything needed to replay the question")
+@router.get(
+    "/{question_id}/trace",
+    summary="Everything needed to replay the question",
+    responses=responses(QuestionNotFound),
+)
 async def trace(question_id: str, principal: Caller, parts: WithParts) -> Response:
     row = await _found(parts, principal, question_id)
     if not row.trace_sha256:
@@ -229,7 +238,7 @@ async def trace(question_id: str, principal: Caller, parts: WithParts) -> Respon
     "/{question_id}/feedback",
     response_model=ExampleView | None,
     summary="Approve, correct or reject an answer",
-    responses=responses(QuestionNotFound, SqlRefused),
+    responses=responses(QuestionNotFound, DatabaseNotFound, NotReady, SqlRefused),
 )
 async def feedback(question_id: str, body: Feedback, principal: Caller, parts: WithParts) -> Any:
     """Approved and corrected SQL passes the gate and runs again before it becomes an example."""

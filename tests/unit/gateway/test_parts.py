@@ -293,6 +293,7 @@ def test_merging_keeps_references_right() -> None:
     operation = merged["paths"]["/v1/sql/{x}"]["get"]
     assert operation["tags"] == ["text2sql"]
     assert operation["responses"]["200"] == {"$ref": "#/components/schemas/Same"}
+    assert {"402", "502", "503", "504"} <= set(operation["responses"]), "what the gateway itself may say"
 
 
 def settings(**fields: object) -> GatewaySettings:
