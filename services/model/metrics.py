@@ -27,6 +27,7 @@ log = logger(__name__)
 
 SCRAPE_SECONDS = 5.0
 _DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 _FIRST_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
 
@@ -44,9 +45,16 @@ class ModelMetrics:
         )
         self._first = Histogram(
             "gen_ai_server_time_to_first_token_seconds",
-            "Time from the request to the first byte of the answer",
+            "Time from the request to the first byte of a streamed answer",
             labels[:2],
             buckets=_FIRST_BUCKETS,
+            registry=registry,
+        )
+        self._token = Histogram(
+            "gen_ai_server_time_per_output_token_seconds",
+            "Time for each token of a streamed answer after the first",
+            labels[:2],
+            buckets=_TOKEN_BUCKETS,
             registry=registry,
         )
 
@@ -55,23 +63,34 @@ class ModelMetrics:
         return CallTimer(
             lambda seconds, error: self._duration.labels(operation, model, error).observe(seconds),
             lambda seconds: self._first.labels(operation, model).observe(seconds),
+            lambda seconds: self._token.labels(operation, model).observe(seconds),
         )
 
 
 class CallTimer:
     """Times one call; use as a context manager."""
 
-    def __init__(self, on_end: Callable[[float, str], None], on_first: Callable[[float], None]) -> None:
-        self._on_end, self._on_first = on_end, on_first
+    def __init__(
+        self,
+        on_end: Callable[[float, str], None],
+        on_first: Callable[[float], None],
+        on_tokens: Callable[[float], None],
+    ) -> None:
+        self._on_end, self._on_first, self._on_tokens = on_end, on_first, on_tokens
         self._started = time.perf_counter()
-        self._seen_first = False
+        self._first: float | None = None
         self._error = ""
 
     def first_byte(self) -> None:
-        """The first byte is here; later calls change nothing."""
-        if not self._seen_first:
-            self._seen_first = True
-            self._on_first(time.perf_counter() - self._started)
+        """The first byte of a stream is here; later calls change nothing."""
+        if self._first is None:
+            self._first = time.perf_counter()
+            self._on_first(self._first - self._started)
+
+    def streamed(self, tokens: int) -> None:
+        """The stream has come to its proper end and held so many tokens."""
+        if self._first is not None and tokens > 1:
+            self._on_tokens((time.perf_counter() - self._first) / (tokens - 1))
 
     def failed(self, code: str) -> None:
         """The call ends badly, though no exception says so."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,9 @@ DONE = b"[DONE]"
 DONE_EVENT = b"data: [DONE]\n\n"
 #: More than any chunk of a model; a stream without event ends is nonsense.
 MAX_EVENT = 16 << 20
+#: Holds the last two events of a stream, of which one may carry its usage.
+TAIL = 4096
+_TOKENS = re.compile(rb'"completion_tokens": ?(\d+)')
 
 
 class EventReader:
@@ -51,12 +55,18 @@ class DoneWatcher:
 
     def feed(self, piece: bytes) -> None:
         """Remember the end of the stream so far."""
-        self._tail = piece[-64:] if len(piece) >= 64 else (self._tail + piece)[-64:]
+        self._tail = piece[-TAIL:] if len(piece) >= TAIL else (self._tail + piece)[-TAIL:]
 
     @property
     def done(self) -> bool:
         """Whether the last event was `[DONE]`."""
         return self._tail.rstrip().endswith(DONE_EVENT.rstrip())
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the answer as its usage counts them, 0 where the engine was not asked for it."""
+        counted = _TOKENS.findall(self._tail)
+        return int(counted[-1]) if counted else 0
 
 
 def event(chunk: dict[str, Any]) -> bytes:

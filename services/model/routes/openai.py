@@ -149,7 +149,6 @@ class _LocalEmbeddings(Response):
                 raise refused(ContextLengthExceeded, "input", message) from None
             except ValueError as error:
                 raise refused(BadRequest, "input", f"{error}.") from None
-            self._timer.first_byte()
             await send_json(send, embedding_list(embeddings, self._body, self._target.model))
 
 

@@ -119,7 +119,6 @@ class Relay(Response):
             contents = [await response.read_all(ANSWER_LIMIT) for response in responses]
         except UpstreamError as error:
             raise upstream_problem(error, self._engine.retry_after) from None
-        self._timer.first_byte()
         await send_json(send, contents[0] if self._plan.raw else self._merged(contents))
 
     def _merged(self, contents: Sequence[bytes]) -> bytes:
@@ -139,6 +138,8 @@ class Relay(Response):
                 watcher.feed(piece)
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
             broke = not watcher.done
+            if not broke:
+                self._timer.streamed(watcher.tokens)
         except UpstreamError as error:
             log.warning("stream broke", engine=self._engine.kind, reason=str(error))
             broke = True
@@ -177,6 +178,7 @@ class Relay(Response):
             for translated in transform(chunk) if transform else [chunk]:
                 numbered = translated if len(responses) == 1 else renumbered(translated, index)
                 yield {**numbered, **head}
+        self._timer.streamed(sum(usage.get("completion_tokens", 0) for usage in usages if usage))
         if plan.include_usage:
             kind = "text_completion" if plan.path == COMPLETIONS else "chat.completion.chunk"
             usage = add_usage(usages, plan.choices_each)

@@ -227,8 +227,11 @@ def test_log_probabilities_in_their_old_shape() -> None:
 
 
 def test_events_may_be_cut_anywhere() -> None:
-    stream = b': comment\n\ndata: {"a":1}\n\nevent: x\ndata: {"b":\ndata: 2}\n\ndata: [DONE]\n\n'
-    expected = [b'{"a":1}', b'{"b":\n2}', b"[DONE]"]
+    stream = (
+        b': comment\n\ndata: {"a":1}\n\nevent: x\ndata: {"b":\ndata: 2}\n\n'
+        b'data: {"usage":{"completion_tokens":7}}\n\ndata: [DONE]\n\n'
+    )
+    expected = [b'{"a":1}', b'{"b":\n2}', b'{"usage":{"completion_tokens":7}}', b"[DONE]"]
     for size in range(1, len(stream) + 1):
         reader, watcher, got = EventReader(), DoneWatcher(), []
         for start in range(0, len(stream), size):
@@ -237,9 +240,11 @@ def test_events_may_be_cut_anywhere() -> None:
             watcher.feed(piece)
         assert got == expected
         assert watcher.done
+        assert watcher.tokens == 7
     watcher = DoneWatcher()
     watcher.feed(b'data: {"content": "[DONE]')
     assert not watcher.done
+    assert watcher.tokens == 0
 
 
 TOO_LONG = (400, "context_length_exceeded")

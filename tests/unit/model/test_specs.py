@@ -150,6 +150,8 @@ def test_calls_are_timed_with_their_outcome() -> None:
     with metrics.timer("chat", "m") as timer:
         timer.first_byte()
         timer.first_byte()
+        timer.streamed(1)
+        timer.streamed(3)
     with pytest.raises(ZeroDivisionError), metrics.timer("chat", "m"):
         raise ZeroDivisionError
     labels = {"gen_ai_operation_name": "chat", "gen_ai_response_model": "m"}
@@ -157,3 +159,4 @@ def test_calls_are_timed_with_their_outcome() -> None:
     assert registry.get_sample_value(name, labels | {"error_type": ""}) == 1
     assert registry.get_sample_value(name, labels | {"error_type": "ZeroDivisionError"}) == 1
     assert registry.get_sample_value("gen_ai_server_time_to_first_token_seconds_count", labels) == 1
+    assert registry.get_sample_value("gen_ai_server_time_per_output_token_seconds_count", labels) == 1
