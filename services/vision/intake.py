@@ -120,7 +120,7 @@ async def read_image_request(
         images, options = await _from_multipart(request, many, settings)
     elif kind.startswith("image/") or kind == "application/octet-stream":
         images = [await request.body()]
-        options = parse_json(request.query_params.get("options", "{}"), "options")
+        options = _only_options(request.query_params.getlist("options"), "query parameter")
     else:
         raise UnsupportedMediaType(
             f"Send application/json, multipart/form-data or an image, not {kind or 'an unnamed media type'}."
@@ -203,12 +203,16 @@ async def _from_multipart(request: Request, many: bool, settings: VisionSettings
             if name not in ("image", "options"):
                 raise InvalidOptions(f"There is no part '{name}': send `image` and `options`.")
         images = await _image_parts(form, many)
-        options = form.getlist("options")
-        if len(options) > 1:
-            raise InvalidOptions("The part 'options' is given twice.")
-        raw = options[0] if options else "{}"
-        text = await raw.read() if isinstance(raw, UploadFile) else raw
-        return images, parse_json(text, "options")
+        options = [
+            await part.read() if isinstance(part, UploadFile) else part for part in form.getlist("options")
+        ]
+        return images, _only_options(options, "part")
+
+
+def _only_options(given: Sequence[str | bytes], what: str) -> Any:
+    if len(given) > 1:
+        raise InvalidOptions(f"The {what} 'options' is given twice.")
+    return parse_json(given[0] if given else "{}", "options")
 
 
 async def _image_parts(form: FormData, many: bool) -> list[bytes]:

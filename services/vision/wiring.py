@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from services.vision.imaging import DecodeOptions, EncodeOptions, Limits, OutputFormat, Resize
@@ -60,11 +59,11 @@ def resize_options(options: DrawOptions) -> Resize:
     return Resize(options.resize.max_side, options.resize.min_side)
 
 
-def decode_options(options: DrawOptions) -> DecodeOptions:
-    """How to read the file."""
+def decode_options(options: DrawOptions, *, one_frame: bool = False) -> DecodeOptions:
+    """How to read the file; with `one_frame` all frames of an animation become the first."""
     return DecodeOptions(
         background=options.background,
-        frame=options.frame,
+        frame="first" if one_frame and options.frame == "all" else options.frame,
         allow_truncated=options.allow_truncated,
         resize=resize_options(options),
     )
@@ -96,7 +95,7 @@ def crop_job(options: CropOptions, limits: Limits, form: OutputFormat | None) ->
     matrix = options.crop_matrix or options
     return ViewJob(
         limits=limits,
-        decode=decode_options(options),
+        decode=decode_options(options, one_frame=True),
         overlay=overlay_options(options),
         encode=encode_options(options.output, options, form),
         mark=options.mark,
@@ -109,7 +108,7 @@ def crop_job(options: CropOptions, limits: Limits, form: OutputFormat | None) ->
 
 def legibility_job(options: DrawOptions, limits: Limits) -> LegibilityJob:
     """The job of /legibility."""
-    return LegibilityJob(limits, decode_options(options), overlay_options(options))
+    return LegibilityJob(limits, decode_options(options, one_frame=True), overlay_options(options))
 
 
 def prompt_answer(
@@ -136,10 +135,3 @@ def prompt_answer(
         images=list(prompt.images),
         template_version=prompt.template_version,
     )
-
-
-def single_frame(job: ViewJob) -> ViewJob:
-    """A view shows one frame: `all` becomes the first."""
-    if job.decode.frame == "all":
-        return replace(job, decode=replace(job.decode, frame="first"))
-    return job

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from services.vision.imaging.errors import ImageTooLargeError, MalformedImageError
 from services.vision.imaging.header import PNG_SIGNATURE, ImageHeader, jpeg_segments
 from services.vision.imaging.limits import Limits
-from services.vision.imaging.tiff import ICC_PROFILE, TiffTags, count_directories, orientation_of
+from services.vision.imaging.tiff import ICC_PROFILE, orientation_of, pages_of
 
 MAXIMUM_CHUNKS = 100_000
 MAXIMUM_SMALL_CHUNKS = 1_000
@@ -25,16 +25,21 @@ _EXIF_MARK = b"Exif\0\0"
 @dataclass(frozen=True)
 class Container:
     """`data` is the file without what the decoder must not see, `complete` False where its end is
-    missing, `extent` the largest frame (width, height), `icc` the embedded profile, `keyed` says that
-    palette entries or one colour are transparent (PNG's tRNS)."""
+    missing, `extent` the largest frame (width, height), `orientations` (EXIF, 1-8) are of the pages of a
+    TIFF, otherwise one for all frames, `icc` is the embedded profile, `keyed` says that palette entries
+    or one colour are transparent (PNG's tRNS)."""
 
     data: bytes
     frames: int
     extent: tuple[int, int]
-    orientation: int = 1
+    orientations: tuple[int, ...] = (1,)
     icc: bytes | None = None
     keyed: bool = False
     complete: bool = True
+
+    def orientation(self, frame: int) -> int:
+        """EXIF orientation of a frame."""
+        return self.orientations[min(frame, len(self.orientations) - 1)]
 
 
 def open_container(data: bytes, header: ImageHeader, limits: Limits) -> Container:
@@ -73,7 +78,7 @@ def _jpeg(data: bytes, header: ImageHeader, limits: Limits) -> Container:
         data=data,
         frames=1,
         extent=_size(header),
-        orientation=orientation,
+        orientations=(orientation,),
         icc=_checked_icc(icc, limits),
         complete=data.rfind(b"\xff\xd9", scan) >= 0,
     )
@@ -130,6 +135,8 @@ def _png(data: bytes, header: ImageHeader, limits: Limits) -> Container:
         chunks, small = chunks + 1, small + (kind != b"IDAT")
         if chunks > MAXIMUM_CHUNKS or small > MAXIMUM_SMALL_CHUNKS:
             raise ImageTooLargeError("the png has too many chunks; save it anew")
+        if kind == b"IHDR" and chunks > 1:
+            raise MalformedImageError("the png has a second header")
         if kind == b"IDAT" and zlib.crc32(view[offset + 4 : end - 4]) != _checksum(data, end):
             raise MalformedImageError("the png is corrupt: a checksum of its pixels is wrong")
         if kind in _NOTED:
@@ -142,12 +149,12 @@ def _png(data: bytes, header: ImageHeader, limits: Limits) -> Container:
             complete = length == 0 and data[offset + 8 : end] == b"\xae\x42\x60\x82"
             clean = b"".join(kept) if dropped else data
             return Container(
-                clean, facts.frames, _size(header), facts.orientation, facts.icc, facts.keyed, complete
+                clean, facts.frames, _size(header), (facts.orientation,), facts.icc, facts.keyed, complete
             )
         offset = end
     kept.append(view[offset:])
     return Container(
-        b"".join(kept), facts.frames, _size(header), facts.orientation, facts.icc, facts.keyed, False
+        b"".join(kept), facts.frames, _size(header), (facts.orientation,), facts.icc, facts.keyed, False
     )
 
 
@@ -173,7 +180,7 @@ def _webp(data: bytes, header: ImageHeader, limits: Limits) -> Container:
         data=data,
         frames=max(1, frames),
         extent=_size(header),
-        orientation=orientation,
+        orientations=(orientation,),
         icc=_checked_icc(icc, limits),
         complete=8 + declared <= len(data),
     )
@@ -225,12 +232,18 @@ def _bmp(data: bytes, header: ImageHeader, limits: Limits) -> Container:
 
 
 def _tiff(data: bytes, header: ImageHeader, limits: Limits) -> Container:
-    tags = TiffTags.read(data)
-    icc = tags.raw(ICC_PROFILE)
+    width, height = _size(header)
+    orientations: list[int] = []
+    icc: bytes | None = None
+    for page in pages_of(data):
+        limits.check(*page.size())
+        width, height = (max(pair) for pair in zip((width, height), page.size(), strict=True))
+        orientations.append(page.orientation())
+        icc = icc or page.raw(ICC_PROFILE)
     return Container(
         data=data,
-        frames=count_directories(data),
-        extent=_size(header),
-        orientation=orientation_of(data),
+        frames=len(orientations),
+        extent=(width, height),
+        orientations=tuple(orientations),
         icc=_checked_icc(icc, limits) if icc else None,
     )

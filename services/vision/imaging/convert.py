@@ -56,9 +56,15 @@ def _transform(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         return None
 
 
-def apply_profile(image: Image.Image, icc: bytes) -> Image.Image | None:
-    """The image in sRGB by its profile; None where the profile cannot be used."""
+def apply_profile(image: Image.Image, icc: bytes, *, grey: bool = False) -> Image.Image | None:
+    """The image in sRGB by its profile; None where the profile cannot be used.
+
+    `grey` says that the channels of an RGB image are one and the same: a profile of grey is used then.
+    """
     transform = _transform(icc, image.mode)
+    if transform is None and grey and image.mode == "RGB":
+        image = image.getchannel(0)
+        transform = _transform(icc, image.mode)
     if transform is None:
         return None
     return _transformed(image, transform)
@@ -104,6 +110,7 @@ def _finite(block: NDArray[Any]) -> NDArray[np.float64]:
 def to_rgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, list[str]]:
     """An RGB or RGBA image from any mode Pillow decodes to, and warning codes."""
     warnings: list[str] = []
+    grey = image.mode in ("LA", "La")
     if image.mode.startswith("I") or image.mode == "F":
         warnings.append("depth_reduced")
         image = _deep_to_8_bit(image)
@@ -117,7 +124,7 @@ def to_rgb(image: Image.Image, icc: bytes | None) -> tuple[Image.Image, list[str
     elif image.mode not in ("RGB", "L", "CMYK"):
         image = image.convert("RGB")
     if icc is not None and not (image.mode == "RGB" and is_srgb(icc)):
-        managed = apply_profile(image, icc)
+        managed = apply_profile(image, icc, grey=grey)
         if managed is None:
             warnings.append("profile_ignored")
         image = managed or image

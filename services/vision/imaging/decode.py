@@ -7,7 +7,6 @@ JPEG goes through libjpeg-turbo (simplejpeg) and PNG through libspng (pyspng), b
 
 from __future__ import annotations
 
-import contextlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -147,23 +146,12 @@ def _frames(
         elif header.format == "png" and container.complete and not (container.keyed or container.frames > 1):
             yield 0, *_png(container, header)
         else:
-            with _tolerance(options.allow_truncated):
-                yield from _pillow(container, header, wanted)
+            frames = _tolerant if options.allow_truncated else _pillow
+            yield from frames(container, header, wanted)
     except (MalformedImageError, MemoryError):
         raise
     except Exception as error:  # decoders meet hostile bytes with whatever exception comes to hand
         raise MalformedImageError(f"the {header.format} cannot be decoded: it is corrupt") from error
-
-
-@contextlib.contextmanager
-def _tolerance(allow: bool) -> Iterator[None]:
-    """Pillow's switch for truncated files is global; a worker process decodes one image at a time."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = allow
-    try:
-        yield
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
 def _jpeg(
@@ -186,7 +174,7 @@ def _jpeg(
             raise
         warnings.append("recovered" if harmless else "truncated")
         pixels = simplejpeg.decode_jpeg(container.data, "RGB", strict=False, **how)
-    return _managed(pixels, container.icc, warnings)
+    return _managed(pixels, header, container.icc, warnings)
 
 
 def _png(container: Container, header: ImageHeader) -> tuple[Pixels | Image.Image, list[str]]:
@@ -194,17 +182,18 @@ def _png(container: Container, header: ImageHeader) -> tuple[Pixels | Image.Imag
     pixels: Pixels = pyspng.load(container.data, format=mode)
     warnings = ["depth_reduced"] if header.depth == 16 else []
     if mode == "RGB":
-        return _managed(pixels, container.icc, warnings)
-    image, noted = to_rgb(Image.fromarray(pixels), container.icc)
+        return _managed(pixels, header, container.icc, warnings)
+    image = Image.fromarray(pixels)
+    image, noted = to_rgb(image.convert("LA") if header.channels == 2 else image, container.icc)
     return image, warnings + noted
 
 
 def _managed(
-    pixels: Pixels, icc: bytes | None, warnings: list[str]
+    pixels: Pixels, header: ImageHeader, icc: bytes | None, warnings: list[str]
 ) -> tuple[Pixels | Image.Image, list[str]]:
     if icc is None or is_srgb(icc):
         return pixels, warnings
-    managed = apply_profile(Image.fromarray(pixels), icc)
+    managed = apply_profile(Image.fromarray(pixels), icc, grey=header.channels == 1)
     if managed is None:
         return pixels, [*warnings, "profile_ignored"]
     return managed, warnings
@@ -218,6 +207,23 @@ def _pillow(container: Container, header: ImageHeader, wanted: list[int]) -> Ite
             source.load()
             image, warnings = to_rgb(source, container.icc)
             yield index, image.copy() if image is source else image, warnings
+
+
+def _tolerant(container: Container, header: ImageHeader, wanted: list[int]) -> list[Frame]:
+    """The same with what is missing left blank; the frames say so where the strict way fails."""
+    try:
+        return list(_pillow(container, header, wanted))
+    except MemoryError:
+        raise
+    except Exception:
+        # Pillow's switch is global; a worker process decodes one image at a time.
+        ImageFile.LOAD_TRUNCATED_IMAGES = True
+        try:
+            return [
+                (i, image, ["truncated", *noted]) for i, image, noted in _pillow(container, header, wanted)
+            ]
+        finally:
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 def _finish(
@@ -238,12 +244,13 @@ def _finish(
         pixels = np.array(flat)
     else:
         pixels = image
-    stored = (header.width, header.height)
-    if header.format == "gif":
-        stored = (pixels.shape[1], pixels.shape[0])
-    orientation = container.orientation if index == 0 or header.format == "webp" else 1
-    pixels = upright(pixels, orientation) if orientation != 1 else pixels
-    upright_size = stored if orientation < 5 else (stored[1], stored[0])
+    orientation = container.orientation(index)
+    if orientation != 1 and header.format != "tiff":  # Pillow turns the pages of a TIFF itself
+        pixels = upright(pixels, orientation)
+    upright_size = (header.width, header.height) if orientation < 5 else (header.height, header.width)
+    if header.format in ("gif", "tiff"):  # their frames have sizes of their own
+        upright_size = (pixels.shape[1], pixels.shape[0])
+    stored = upright_size if orientation < 5 else (upright_size[1], upright_size[0])
     pixels, change = options.resize.apply(pixels, upright_size)
     if change is not None:
         noted.append(change)

@@ -23,8 +23,8 @@ _BARE_MARKERS = frozenset({0x01, *range(0xD0, 0xD9)})
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """Format and stored size; `channels` and `depth` (bits each) are 0 where the header hides
-    them."""
+    """Format and stored size; `channels` (of the colour, where pixels are palette entries) and
+    `depth` (bits each) are 0 where the header hides them. A TIFF may have pages of other sizes."""
 
     format: Format
     width: int
@@ -103,7 +103,7 @@ def _jpeg(data: bytes) -> ImageHeader:
 
 def _png(data: bytes) -> ImageHeader:
     length, kind, width, height, depth, colour = struct.unpack_from(">I4sIIBB", data, 8)
-    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour)
+    channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}.get(colour)
     if kind != b"IHDR" or length != 13 or channels is None:
         raise MalformedImageError("the png does not begin with a valid IHDR chunk")
     return ImageHeader("png", width, height, channels, depth)
@@ -149,7 +149,5 @@ def _bmp(data: bytes) -> ImageHeader:
 
 def _tiff(data: bytes) -> ImageHeader:
     tags = TiffTags.read(data)
-    width, height = tags.number(0x100), tags.number(0x101)
-    if width is None or height is None:
-        raise MalformedImageError("the tiff does not say how large it is")
+    width, height = tags.size()
     return ImageHeader("tiff", width, height, tags.number(0x115) or 1, tags.number(0x102) or 1)

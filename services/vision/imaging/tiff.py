@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from services.vision.imaging.errors import MalformedImageError
 
+IMAGE_WIDTH = 0x100
+IMAGE_LENGTH = 0x101
 ORIENTATION = 0x112
 ICC_PROFILE = 0x8773
 MAXIMUM_TAGS = 512
@@ -58,6 +61,18 @@ class TiffTags:
         except struct.error:
             raise MalformedImageError("a tag points outside of the file") from None
 
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the page in pixels. Raises MalformedImageError where it is not said."""
+        width, height = self.number(IMAGE_WIDTH), self.number(IMAGE_LENGTH)
+        if width is None or height is None:
+            raise MalformedImageError("the tiff does not say how large it is")
+        return width, height
+
+    def orientation(self) -> int:
+        """EXIF orientation 1-8; 1 where it is absent or nonsense. Raises MalformedImageError."""
+        value = self.number(ORIENTATION)
+        return value if value is not None and 1 <= value <= 8 else 1
+
     def raw(self, tag: int) -> bytes | None:
         """The bytes of a tag's value, None where it is absent."""
         if tag not in self.entries:
@@ -69,19 +84,19 @@ class TiffTags:
 def orientation_of(exif: bytes) -> int:
     """EXIF orientation 1-8 of a TIFF structure; 1 where it is absent or nonsense."""
     try:
-        value = TiffTags.read(exif).number(ORIENTATION)
+        return TiffTags.read(exif).orientation()
     except MalformedImageError:
         return 1
-    return value if value is not None and 1 <= value <= 8 else 1
 
 
-def count_directories(data: bytes) -> int:
-    """Pages of a TIFF file. Raises MalformedImageError where the chain is endless or broken."""
+def pages_of(data: bytes) -> Iterator[TiffTags]:
+    """The pages of a TIFF file. Raises MalformedImageError where the chain is endless or broken."""
     seen: set[int] = set()
     tags = TiffTags.read(data)
+    yield tags
     while tags.following:
         if tags.following in seen or len(seen) >= MAXIMUM_DIRECTORIES:
             raise MalformedImageError("the tiff has an endless chain of pages")
         seen.add(tags.following)
         tags = TiffTags.read(data, tags.following)
-    return len(seen) + 1
+        yield tags

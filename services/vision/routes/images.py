@@ -33,7 +33,7 @@ from services.vision.schemas import (
     SequenceAnswer,
     SequenceBody,
 )
-from services.vision.wiring import crop_job, legibility_job, overlay_job, prompt_answer, single_frame
+from services.vision.wiring import crop_job, legibility_job, overlay_job, prompt_answer
 from services.vision.work import Reply
 from shared.problems import responses
 
@@ -139,7 +139,7 @@ async def crop(request: Request, caller: Caller) -> Response:
     tag = await entity_tag(asked.images, options, form)
     if (cached := not_modified(request, tag)) is not None:
         return cached
-    job = single_frame(crop_job(options, settings_of(request).limits(), form))
+    job = crop_job(options, settings_of(request).limits(), form)
     reply = await engine_of(request).view(job, asked.images[0])
     facts = {name: value for name, value in reply.result.items() if name != "to_upright"}
     if form is not None:

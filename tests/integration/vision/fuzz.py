@@ -11,6 +11,7 @@ from tests.unit.vision.images import (
     picture,
     save,
     swapped_profile,
+    tiff_pages,
     with_png_chunk,
 )
 
@@ -25,6 +26,7 @@ def seeds() -> list[bytes]:
     files += [save(picture(96, 72, mode), "PNG") for mode in ("1", "P", "LA", "RGBA", "I;16")]
     files += [save(picture(96, 72, mode), "JPEG") for mode in ("L", "CMYK")]
     files += [save(picture(96, 72), "JPEG", progressive=True), oriented_jpeg(6, 96, 72)]
+    files.append(tiff_pages((picture(96, 72), 6), (picture(40, 60), 1)))
     files += [animated(kind, 3, (64, 48)) for kind in ("GIF", "WEBP", "PNG")]
     files += [save(picture(96, 72), kind, icc_profile=swapped_profile()) for kind in ("JPEG", "PNG", "WEBP")]
     files.append(with_png_chunk(save(picture(96, 72), "PNG"), b"gAMA", b"\0\0\xb1\x8f"))

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms
 
-from benchmarks.vision.photos import photo
+from benchmarks.vision.photos import Pixels, photo
+from services.vision.imaging import DecodeOptions, Limits, Picture, decode
 
 
 def save(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -77,6 +78,48 @@ def swapped_profile() -> bytes:
     return profile.replace(b"rXYZ", b"tmp1").replace(b"bXYZ", b"rXYZ").replace(b"tmp1", b"bXYZ")
 
 
+def grey_profile(gamma: float) -> bytes:
+    """A minimal ICC profile of grey with a gamma: device class and white point, one curve.
+
+    ICC.1:2001-04, sections 6.1 (header), 6.3.1 (monochrome input profiles).
+    """
+    white = struct.pack(">4sI3i", b"XYZ ", 0, 63190, 65536, 54061)  # D50 in units of 1/65536
+    curve = struct.pack(">4sIIH2x", b"curv", 0, 1, round(256 * gamma))
+    name = b"desc" + struct.pack(">II", 0, 5) + b"grey\0" + bytes(4 + 4 + 2 + 1 + 67)
+    right = b"text\0\0\0\0none\0" + bytes(3)
+    parts = [(b"desc", name + bytes(-len(name) % 4)), (b"cprt", right), (b"wtpt", white), (b"kTRC", curve)]
+    table, data, offset = struct.pack(">I", len(parts)), b"", 128 + 4 + 12 * len(parts)
+    for signature, part in parts:
+        table += struct.pack(">4sII", signature, offset + len(data), len(part))
+        data += part
+    size = 128 + len(table) + len(data)
+    header = struct.pack(">I4sI4s4s4s", size, bytes(4), 0x02100000, b"mntr", b"GRAY", b"XYZ ")
+    header += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return header.ljust(128, b"\0") + table + data
+
+
+def tiff_pages(*pages: tuple[Image.Image, int]) -> bytes:
+    """A TIFF of pages, each with a size and an EXIF orientation of its own."""
+    for page, orientation in pages:
+        exif = Image.Exif()
+        exif[0x112] = orientation
+        page.encoderinfo = {"exif": exif}
+    first, *rest = (page for page, _ in pages)
+    return save(first, "TIFF", save_all=True, append_images=rest, **first.encoderinfo)
+
+
 def gradient_16(width: int = 256, height: int = 64) -> np.ndarray[Any, np.dtype[np.uint16]]:
     """A grey ramp over the whole 16-bit range."""
     return np.broadcast_to(np.linspace(0, 65535, width).astype(np.uint16), (height, width)).copy()
+
+
+def load(data: bytes, **options: Any) -> Picture:
+    """The one picture in a file, with the limits of the service."""
+    (result,) = decode(data, Limits(), DecodeOptions(**options))
+    return result
+
+
+def close(pixels: Pixels, image: Image.Image, tolerance: float) -> bool:
+    """Whether the mean difference is at most `tolerance` grey levels."""
+    expected = np.asarray(image.convert("RGB")).astype(float)
+    return bool(np.abs(pixels.astype(float) - expected).mean() <= tolerance)
