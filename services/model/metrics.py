@@ -1,8 +1,8 @@
 """Figures of this service: how long models take, and what the engines say of themselves.
 
-Names of the first kind follow OpenTelemetry's GenAI conventions (server metrics, July 2026) in
-Prometheus spelling. Engines' own pages are read in the background and merged into ours, each sample
-with the engine's id: a scrape of ours never waits for an engine.
+Names of the first kind, and of the spans, follow OpenTelemetry's GenAI conventions (July 2026), the
+metrics in Prometheus spelling. Engines' own pages are read in the background and merged into ours,
+each sample with the engine's id: a scrape of ours never waits for an engine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
+from opentelemetry.trace import INVALID_SPAN, SpanKind, StatusCode
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -20,10 +21,11 @@ from prometheus_client.registry import Collector
 
 from services.model.engines.base import Engine, EngineState
 from shared.problems import Problem
-from shared.telemetry import logger
+from shared.telemetry import logger, tracer
 from shared.upstream import UpstreamError
 
 log = logger(__name__)
+spans = tracer(__name__)
 
 SCRAPE_SECONDS = 5.0
 _DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
@@ -60,23 +62,27 @@ class ModelMetrics:
 
     def timer(self, operation: str, model: str) -> CallTimer:
         """A timer for one call of `model`."""
-        return CallTimer(
-            lambda seconds, error: self._duration.labels(operation, model, error).observe(seconds),
-            lambda seconds: self._first.labels(operation, model).observe(seconds),
-            lambda seconds: self._token.labels(operation, model).observe(seconds),
-        )
+        return CallTimer(self, operation, model)
+
+    def ended(self, operation: str, model: str, error: str, seconds: float) -> None:
+        """A call has ended; `error` is empty after a success."""
+        self._duration.labels(operation, model, error).observe(seconds)
+
+    def first(self, operation: str, model: str, seconds: float) -> None:
+        """The first byte of a stream has come."""
+        self._first.labels(operation, model).observe(seconds)
+
+    def token(self, operation: str, model: str, seconds: float) -> None:
+        """So long each further token of a stream took."""
+        self._token.labels(operation, model).observe(seconds)
 
 
 class CallTimer:
-    """Times one call; use as a context manager."""
+    """Times one call, and traces it; use as a context manager."""
 
-    def __init__(
-        self,
-        on_end: Callable[[float, str], None],
-        on_first: Callable[[float], None],
-        on_tokens: Callable[[float], None],
-    ) -> None:
-        self._on_end, self._on_first, self._on_tokens = on_end, on_first, on_tokens
+    def __init__(self, metrics: ModelMetrics, operation: str, model: str) -> None:
+        self._metrics, self._call = metrics, (operation, model)
+        self._span = INVALID_SPAN
         self._started = time.perf_counter()
         self._first: float | None = None
         self._error = ""
@@ -85,18 +91,22 @@ class CallTimer:
         """The first byte of a stream is here; later calls change nothing."""
         if self._first is None:
             self._first = time.perf_counter()
-            self._on_first(self._first - self._started)
+            self._metrics.first(*self._call, self._first - self._started)
 
     def streamed(self, tokens: int) -> None:
         """The stream has come to its proper end and held so many tokens."""
         if self._first is not None and tokens > 1:
-            self._on_tokens((time.perf_counter() - self._first) / (tokens - 1))
+            self._metrics.token(*self._call, (time.perf_counter() - self._first) / (tokens - 1))
+            self._span.set_attribute("gen_ai.usage.output_tokens", tokens)
 
     def failed(self, code: str) -> None:
         """The call ends badly, though no exception says so."""
         self._error = code
 
     def __enter__(self) -> Self:
+        operation, model = self._call
+        attributes = {"gen_ai.operation.name": operation, "gen_ai.request.model": model}
+        self._span = spans.start_span(f"{operation} {model}", kind=SpanKind.CLIENT, attributes=attributes)
         self._started = time.perf_counter()
         return self
 
@@ -107,7 +117,11 @@ class CallTimer:
             self._error = "cancelled"
         elif error is not None:
             self._error = error.instance_code if isinstance(error, Problem) else type(error).__name__
-        self._on_end(time.perf_counter() - self._started, self._error)
+        self._metrics.ended(*self._call, self._error, time.perf_counter() - self._started)
+        if self._error:
+            self._span.set_attribute("error.type", self._error)
+            self._span.set_status(StatusCode.ERROR)
+        self._span.end()
 
 
 class EngineMetrics(Collector):

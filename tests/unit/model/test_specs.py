@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import ValidationError
 
@@ -144,7 +148,11 @@ async def test_pages_of_engines_are_merged_into_ours() -> None:
     assert "engine_2" not in generate_latest(registry).decode()
 
 
-def test_calls_are_timed_with_their_outcome() -> None:
+def test_calls_are_timed_and_traced_with_their_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    exported = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exported))
+    monkeypatch.setattr("services.model.metrics.spans", provider.get_tracer("test"))
     registry = CollectorRegistry()
     metrics = ModelMetrics(registry)
     with metrics.timer("chat", "m") as timer:
@@ -160,3 +168,13 @@ def test_calls_are_timed_with_their_outcome() -> None:
     assert registry.get_sample_value(name, labels | {"error_type": "ZeroDivisionError"}) == 1
     assert registry.get_sample_value("gen_ai_server_time_to_first_token_seconds_count", labels) == 1
     assert registry.get_sample_value("gen_ai_server_time_per_output_token_seconds_count", labels) == 1
+    good, bad = exported.get_finished_spans()
+    assert good.name == "chat m"
+    assert dict(good.attributes or {}) == {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.request.model": "m",
+        "gen_ai.usage.output_tokens": 3,
+    }
+    assert bad.attributes is not None
+    assert bad.attributes["error.type"] == "ZeroDivisionError"
+    assert bad.status.status_code is StatusCode.ERROR
