@@ -70,7 +70,11 @@ def inhabit(client: httpx.Client) -> Inhabited:
     engine = created(client.post("/v1/engines", json={"spec": SPARE_ENGINE}))
     created(client.put("/v1/engines/aliases/spare-alias", json={"engine": engine["id"]}))
     artifact = created(
-        client.post("/v1/artifacts", params={"name": "spare", "path": "spare.bin"}, content=b"spare bytes")
+        client.post(
+            "/v1/artifacts",
+            params={"name": "spare", "kind": "dataset", "path": "spare.bin"},
+            content=b"spare bytes",
+        )
     )
     uploaded = client.post(
         "/v1/sql/databases/upload", data={"name": "orders"}, files={"files": ("orders.csv", ORDERS)}
