@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 
 from latticework._vision import AskOptions, Format, LabelStyle, LookEvent, Mode, Prompt, ScaffoldOptions
 from latticework.cli import _images
@@ -125,9 +126,8 @@ def _phase(event: LookEvent) -> str:
         return f"[dim]{phase}{where} ...[/]"
     target: Mapping[str, Any] | None = event.data.get("target")
     found = f" at ({target['row']:g},{target['col']:g})" if target else ""
-    return f"[dim]{phase}: {json.dumps(event.data.get('reply', ''), ensure_ascii=False)}{found}[/]".replace(
-        "\\[", "["
-    )
+    reply = escape(json.dumps(event.data.get("reply", ""), ensure_ascii=False))
+    return f"[dim]{phase}: {reply}{found}[/]"
 
 
 def _show_answer(session: Session, answer: AskAnswer) -> None:

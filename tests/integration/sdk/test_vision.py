@@ -168,6 +168,11 @@ def test_commands(
     looked = runner.invoke(app, ["look", str(photo), "What is it?"])
     assert (looked.exit_code, looked.stdout) == (0, "a red mug\n")
     assert "locate" in looked.stderr
+    assert "[[a red mug]]" in looked.stderr
+    model.script = lambda messages: "At (2,3): [[/etc and [bold]]]"
+    odd = runner.invoke(app, ["look", str(photo), "What is it?"])
+    assert (odd.exit_code, "[[/etc and [bold]]]" in odd.stderr) == (0, True)
+    model.script = lambda messages: "It is at (2,3). [[a red mug]]"
     pointed = runner.invoke(app, ["look", str(photo), "What is it?", "--strategy", "coarse_to_fine"])
     assert pointed.stdout.splitlines()[1].startswith("at pixel (")
     lines = runner.invoke(app, ["look", str(photo), "What is it?", "--json"]).stdout.splitlines()
