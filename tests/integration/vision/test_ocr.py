@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.vision.legibility import GATE, VARIANTS, WIDTHS, gate, measure
+from benchmarks.vision.legibility import GATE, WIDTHS, Case, Recall, cases, gate, measure
 from benchmarks.vision.zoom import compare
 from services.vision.engine import Engine
-from tests.unit.vision.images import picture, save
+from tests.unit.vision.images import animated, picture, save
 
 pytestmark = pytest.mark.skipif(not Engine.has_ocr(), reason="needs the extra `ocr`")
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not Engine.has_ocr(), reason="needs the extra `o
 def test_the_gate_at_its_smallest_width() -> None:
     """448 px, a photo and noise: at least 0.98 of the labels, and never below the paper's profile."""
     images = ("photo 1", "noise")
-    rows = [measure(variant, 448, images) for variant in ("paper", "legible")]
+    rows = [measure(Case(variant, 448, images)) for variant in ("paper", "legible")]
     assert gate(rows) == []
     paper, legible = rows
     assert legible.mean >= GATE > paper.mean
@@ -32,13 +32,10 @@ def test_the_gate_at_its_smallest_width() -> None:
 
 def test_the_gate_would_notice() -> None:
     """A check that cannot fail checks nothing: the paper's rows in place of the legible ones."""
-    row = measure("paper", 320, ("noise",))
+    row = measure(Case("paper", 320, ("noise",)))
     assert row.mean < 0.5
-    disguised = [
-        type(row)("legible", 448, row.mean, {}, 1.0, 0, 0.0),
-        type(row)("paper", 448, 1.0, {}, 1.0, 0, 0.0),
-    ]
-    assert len(gate(disguised)) == 2
+    assert len(gate([Recall(Case("legible", 448), row.mean), Recall(Case("paper", 448), 1.0)])) == 2
+    assert gate([Recall(Case("legible", 320), row.mean), Recall(Case("paper", 320), row.mean)]) == []
 
 
 async def test_a_crop_shows_what_the_whole_image_cannot() -> None:
@@ -50,7 +47,7 @@ async def test_a_crop_shows_what_the_whole_image_cannot() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_the_whole_table_of_legibility() -> None:
-    rows = [measure(variant, width) for width in WIDTHS for variant in VARIANTS]
+    rows = [measure(case) for case in cases(WIDTHS, ["paper", "legible"])]
     assert gate(rows) == []
 
 
@@ -77,6 +74,8 @@ def test_the_route_reads_every_label(client: httpx.Client) -> None:
     assert all(
         read["label"] in (read["read"] or "").replace(" ", "") for read in answer["reads"] if read["correct"]
     )
+    moving = legibility(client, animated("GIF"), rows=1, cols=1, frame="all")
+    assert (moving.status_code, moving.json().get("warnings")) == (200, ["animated"])
     hidden = legibility(client, save(picture(240, 180), "PNG"), rows=2, cols=2, no_labels=True).json()
     assert hidden["recall"] == 0
 

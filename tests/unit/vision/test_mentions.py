@@ -155,15 +155,21 @@ sizes = st.tuples(st.integers(200, 4000), st.integers(200, 4000))
 def test_pixel_to_label_to_text_to_pixel(
     size: tuple[int, int], orientation: int, data: st.DataObject
 ) -> None:
-    """Stored pixel -> resized, upright overlay -> label -> sentence -> stored pixel, within half a
-    cell (a whole one in the free margin)."""
+    """Stored pixel -> crop of the upright picture, resized, with dots -> label -> sentence -> stored
+    pixel, within half a cell (a whole one in the free margin)."""
     scale = data.draw(st.floats(0.3, 2.0))
     upright = size if orientation < 5 else (size[1], size[0])
-    working = (max(60, round(upright[0] * scale)), max(60, round(upright[1] * scale)))
-    to_stored = Affine.resize(working, upright).then(Affine.upright_to_stored(orientation, size))
+    left, top = data.draw(st.integers(0, upright[0] - 100)), data.draw(st.integers(0, upright[1] - 100))
+    width, height = (
+        data.draw(st.integers(100, side - start)) for side, start in zip(upright, (left, top), strict=True)
+    )
+    working = (max(60, round(width * scale)), max(60, round(height * scale)))
+    to_upright = Affine.resize(working, (width, height)).then(Affine.translation(left, top))
+    to_stored = to_upright.then(Affine.upright_to_stored(orientation, size))
     matrix = Matrix(data.draw(st.integers(2, 20)), data.draw(st.integers(2, 20)))
     grid = Grid(matrix, working, to_stored)
-    stored = (data.draw(st.integers(0, size[0] - 1)), data.draw(st.integers(0, size[1] - 1)))
+    x, y = data.draw(st.integers(left, left + width - 1)), data.draw(st.integers(top, top + height - 1))
+    stored = Affine.upright_to_stored(orientation, size).apply(x, y)
     named = name_pixel(grid, *stored, original=True)
     (mention,) = read_text(f"it is at {named.label}.", matrix).mentions
     place = grid.locate(mention)
