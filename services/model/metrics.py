@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
-from opentelemetry.trace import INVALID_SPAN, SpanKind, StatusCode
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -82,7 +82,7 @@ class CallTimer:
 
     def __init__(self, metrics: ModelMetrics, operation: str, model: str) -> None:
         self._metrics, self._call = metrics, (operation, model)
-        self._span = INVALID_SPAN
+        self._span: Span = INVALID_SPAN
         self._started = time.perf_counter()
         self._first: float | None = None
         self._error = ""

@@ -19,7 +19,9 @@ MOST_LIBRARIES = 70
 def locked() -> dict[str, tuple[str, int]]:
     """Version and number of hashes by library."""
     found = PINNED.findall(LOCKED.read_text())
-    return {canonicalize_name(name): (version, hashes.count("--hash")) for name, version, hashes in found}
+    return {
+        str(canonicalize_name(name)): (version, hashes.count("--hash")) for name, version, hashes in found
+    }
 
 
 def test_litellm_24518_every_library_beside_the_keys_is_pinned_by_hash() -> None:
@@ -42,5 +44,5 @@ def test_the_lock_is_fresh() -> None:
         assert version is not None, f"{requirement.name} is not locked"
         assert requirement.specifier.contains(version), requirement.name
     pins = (line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
-    chosen = {canonicalize_name(name): version.strip() for name, version in pins}
+    chosen = {str(canonicalize_name(name)): version.strip() for name, version in pins}
     assert {name: version for name, version in versions.items() if chosen.get(name) != version} == {}
