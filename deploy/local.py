@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import secrets
 import shutil
@@ -21,30 +20,28 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
 
 import httpx
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.console import Console
-from rich.text import Text
 
+from deploy.log import Log
 from deploy.redis_server import RedisUnavailable, answers, redis_address, redis_command
 from deploy.supervisor import Probe, ProcessSpec, StartFailed, Supervisor
 from shared.app import free_port
 
 SERVICES = ("model", "text2sql", "vision")
 WORKER_POOLS = ("text2sql", "diagnostics")
-LOG_BYTES = 20 << 20
-WARNING_MARKS = ("warning", "error", "critical", "Traceback")
 
 
 class LocalSettings(BaseSettings):
     """What the runner itself reads; everything else goes through to the services untouched."""
 
-    model_config = SettingsConfigDict(env_prefix="LATTICEWORK_", env_file=".env", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="LATTICEWORK_", env_file=".env", env_ignore_empty=True, extra="ignore"
+    )
 
     home: Path = Field(Path(".latticework"), description="folder of all local state")
     host: str = Field("127.0.0.1", description="address the gateway listens on")
@@ -79,7 +76,7 @@ def prepare(settings: LocalSettings) -> Local:
     """Make the home folder, the secrets and the addresses.
 
     Raises:
-        CannotStart: the port is taken, or there is no Redis to be had.
+        CannotStart: the port is taken, or the Redis that is named does not answer.
     """
     home = settings.home.resolve()
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -88,6 +85,8 @@ def prepare(settings: LocalSettings) -> Local:
     if redis_url is None:
         private_redis = (free_port(), secrets.token_urlsafe(16))
         redis_url = redis_address(*private_redis)
+    else:
+        _check_redis(redis_url)
     ports = {name: free_port() for name in SERVICES}
     gateway_url = f"http://127.0.0.1:{settings.port}"
     environment = {
@@ -129,6 +128,19 @@ def _check_port(host: str, port: int) -> None:
                 f"Port {port} on {host} cannot be used ({error.strerror}). "
                 f"Stop what listens there, or choose another: LATTICEWORK_PORT={port + 1} make run"
             ) from None
+
+
+def _check_redis(url: str) -> None:
+    try:
+        ready = answers(url)
+    except ValueError as error:
+        raise CannotStart(f"LATTICEWORK_REDIS_URL is no address of a Redis: {error}") from None
+    if not ready:
+        place = url.rpartition("@")[2].removeprefix("redis://")  # without the password
+        raise CannotStart(
+            f"LATTICEWORK_REDIS_URL is set, but no Redis takes commands at {place}. "
+            "Start it, or unset the variable for a private one."
+        )
 
 
 @contextlib.contextmanager
@@ -211,45 +223,6 @@ def _http_probe(port: int) -> Probe:
         )
 
     return probe
-
-
-class Log:
-    """One readable log: every line to the file, the ones that matter to the terminal."""
-
-    def __init__(self, path: Path, console: Console, *, verbose: bool) -> None:
-        self._file = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8")
-        self._file.setFormatter(logging.Formatter("%(asctime)s %(name)-16s %(message)s"))
-        self._console, self._verbose = console, verbose
-
-    def __call__(self, name: str, line: str) -> None:
-        level, text = _readable(line)
-        self._file.emit(logging.LogRecord(name, logging.INFO, "", 0, text, None, None))
-        if self._verbose or name == "suite" or level in WARNING_MARKS:
-            style = (
-                "red"
-                if level in ("error", "critical", "Traceback")
-                else "yellow"
-                if level == "warning"
-                else ""
-            )
-            self._console.print(Text.assemble((f"{name:<16} ", "cyan"), (text, style)), soft_wrap=True)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-def _readable(line: str) -> tuple[str, str]:
-    """Level and text of a log line; a JSON line becomes `level event name=value ...`."""
-    try:
-        record: dict[str, Any] = json.loads(line)
-        level, event = str(record.pop("level", "info")), str(record.pop("event", ""))
-    except (ValueError, AttributeError, TypeError):
-        return ("Traceback" if line.startswith("Traceback") else "info"), line
-    rest = " ".join(
-        f"{name}={value}" for name, value in record.items() if name not in ("timestamp", "service", "logger")
-    )
-    return level, f"{level:<7} {event} {rest}".rstrip()
 
 
 async def development_key(local: Local) -> str:

@@ -10,10 +10,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "LATTICEWORK_"
+SCHEMES = {
+    "database_url": ("sqlite", "postgresql", "postgres"),
+    "redis_url": ("redis", "rediss", "unix"),
+    "gateway_url": ("http", "https"),
+    "otel_endpoint": ("http", "https"),
+}
+"""The kinds of address a setting takes; a database's may name its driver (`postgresql+asyncpg`)."""
 
 
 class ConfigurationError(Exception):
@@ -24,7 +31,12 @@ class ServiceSettings(BaseSettings):
     """The common part of all settings."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_file=".env", extra="ignore", hide_input_in_errors=True, frozen=True
+        env_prefix=PREFIX,
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        frozen=True,
     )
     service: ClassVar[str] = "service"
 
@@ -52,6 +64,17 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["json", "text"] = "json"
     otel_endpoint: str | None = Field(None, description="OTLP/HTTP collector; unset turns traces off")
 
+    @field_validator(*SCHEMES)
+    @classmethod
+    def _known_scheme(cls, value: SecretStr | str | None, info: ValidationInfo) -> SecretStr | str | None:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        schemes = SCHEMES[str(info.field_name)]
+        if text is not None:
+            scheme, separator, _ = text.partition("://")
+            if not separator or scheme.partition("+")[0] not in schemes:
+                raise ValueError(f"must begin with {' or '.join(f'{name}://' for name in schemes)}")
+        return value
+
     def resolved_database_url(self) -> str:
         """The database URL, or the SQLite file of this service under `home`."""
         if self.database_url is not None:
@@ -78,6 +101,7 @@ def load_settings(kind: type[SettingsType], **overrides: Any) -> SettingsType:
         first = error.errors(include_input=False)[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"]).upper()
         reason = "is not set" if first["type"] == "missing" else first["msg"].lower()
+        reason = reason.removeprefix("value error, ")
         raise ConfigurationError(f"{name} {reason}.") from None
     if len(settings.principal_secret.get_secret_value()) < 32:
         raise ConfigurationError(f"{PREFIX}PRINCIPAL_SECRET must have at least 32 characters.")

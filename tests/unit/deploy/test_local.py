@@ -14,13 +14,13 @@ from deploy.environment import NAMES, render
 from deploy.local import (
     CannotStart,
     LocalSettings,
-    Log,
     kept_secret,
     only_one,
     prepare,
     process_specs,
     write_address,
 )
+from deploy.log import Log
 from deploy.requirements import requirements
 from shared.app import free_port
 
@@ -78,10 +78,25 @@ def test_processes_start_after_what_they_need(tmp_path: Path) -> None:
     assert {"redis", "gateway", "model"} <= seen
 
 
-def test_a_given_redis_replaces_the_private_one(tmp_path: Path) -> None:
-    local = prepare(LocalSettings(home=tmp_path, port=free_port(), redis_url="redis://elsewhere:6379/3"))
-    assert local.environment["LATTICEWORK_REDIS_URL"] == "redis://elsewhere:6379/3"
+def test_a_given_redis_replaces_the_private_one(tmp_path: Path, redis_url: str) -> None:
+    local = prepare(LocalSettings(home=tmp_path, port=free_port(), redis_url=redis_url))
+    assert local.environment["LATTICEWORK_REDIS_URL"] == redis_url
     assert "redis" not in [spec.name for spec in process_specs(local)]
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (f"redis://:hunter2@127.0.0.1:{free_port()}/0", "no Redis takes commands at 127.0.0.1"),
+        ("localhost:6379", "no address of a Redis"),
+    ],
+)
+def test_a_redis_that_is_not_there_is_said_before_anything_starts(
+    tmp_path: Path, url: str, words: str
+) -> None:
+    with pytest.raises(CannotStart, match=words) as caught:
+        prepare(LocalSettings(home=tmp_path, port=free_port(), redis_url=url))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_the_address_file_is_complete_and_private(tmp_path: Path) -> None:

@@ -22,6 +22,11 @@ def test_variables_carry_the_prefix(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings(RoomSettings).room_size == 7
 
 
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LATTICEWORK_OTEL_ENDPOINT", "")
+    assert load_settings(RoomSettings, principal_secret=SECRET).otel_endpoint is None
+
+
 def test_dotenv_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / ".env").write_text(f"LATTICEWORK_PRINCIPAL_SECRET={SECRET}\nLATTICEWORK_ROOM_SIZE=5\n")
@@ -38,6 +43,14 @@ def test_dotenv_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
             {"PRINCIPAL_SECRET": SECRET, "ROOM_SIZE": "big"},
             "LATTICEWORK_ROOM_SIZE input should be a valid integer",
         ),
+        (
+            {"PRINCIPAL_SECRET": SECRET, "DATABASE_URL": "mysql://root:hunter2@h/d"},
+            "LATTICEWORK_DATABASE_URL must begin with sqlite:// or postgresql:// or postgres://.",
+        ),
+        (
+            {"PRINCIPAL_SECRET": SECRET, "REDIS_URL": "localhost:6379"},
+            "LATTICEWORK_REDIS_URL must begin with redis:// or rediss:// or unix://.",
+        ),
     ],
 )
 def test_a_wrong_setting_is_said_in_one_sentence(
@@ -50,6 +63,7 @@ def test_a_wrong_setting_is_said_in_one_sentence(
         load_settings(RoomSettings)
     assert str(caught.value).startswith(sentence)
     assert "\n" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_secrets_do_not_show() -> None:
