@@ -6,6 +6,7 @@ Pixels are 8-bit sRGB. All rules look at the undrawn image, except the paper's o
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -52,6 +53,7 @@ def parse_colour(text: str) -> Rgb:
     raise ValueError(f"{text!r} is not a colour: use {names} or #rrggbb")
 
 
+@lru_cache(maxsize=256)
 def to_hex(colour: Rgb) -> str:
     """`#rrggbb` of a colour."""
     return "#{:02x}{:02x}{:02x}".format(*colour)
@@ -62,11 +64,18 @@ def paper_ink(pixel: Rgb) -> Rgb:
     return BLACK if sum(pixel) >= PAPER_THRESHOLD else WHITE
 
 
-def relative_luminance(pixels: Pixels) -> NDArray[np.float32]:
-    """WCAG relative luminance of pixels (..., 3) -> (...), in [0, 1]."""
-    return np.asarray(
-        _WEIGHTED[0][pixels[..., 0]] + _WEIGHTED[1][pixels[..., 1]] + _WEIGHTED[2][pixels[..., 2]]
-    )
+def relative_luminance(pixels: Pixels, plate: tuple[Rgb, int] | None = None) -> NDArray[np.float32]:
+    """WCAG relative luminance of pixels (..., 3) -> (...), in [0, 1]; with `plate` (colour, alpha of
+    255) of what they are under it."""
+    red, green, blue = _WEIGHTED if plate is None else _weighted_under(*plate)
+    return np.asarray(red[pixels[..., 0]] + green[pixels[..., 1]] + blue[pixels[..., 2]])
+
+
+@lru_cache(maxsize=64)
+def _weighted_under(colour: Rgb, alpha: int) -> NDArray[np.float32]:
+    """The tables of `_WEIGHTED` (3, 256) behind a plate."""
+    levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    return np.take_along_axis(_WEIGHTED, blend(levels, colour, alpha).T.astype(np.intp), axis=1)
 
 
 def luminance_of(colour: Rgb) -> float:

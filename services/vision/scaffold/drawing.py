@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,14 +17,13 @@ from services.vision.scaffold.ink import Indices, Ink, choose_inks, label_contra
 from services.vision.scaffold.options import OverlayOptions
 from services.vision.scaffold.paper import draw_paper
 from services.vision.scaffold.placement import Layout, layout_key, legible_layout
-from services.vision.scaffold.tiles import dot_tile, label_tile
+from services.vision.scaffold.tiles import LabelPart, Style, mark_tile
 
 GRID_KEEP = 176
 """Share of the ground that a grid line leaves, of 256."""
 
 
-@dataclass(frozen=True)
-class Dot:
+class Dot(NamedTuple):
     """One drawn dot with its label, in pixels of the image drawn on."""
 
     label: str
@@ -64,7 +64,7 @@ class Overlay:
 
 
 @lru_cache(maxsize=64)
-def _points(size: tuple[int, int], options: OverlayOptions) -> tuple[Indices, Indices]:
+def _points(size: tuple[int, int], options: OverlayOptions) -> Indices:
     return sample_points(legible_layout(size, options), size)
 
 
@@ -80,8 +80,8 @@ def draw_overlay(pixels: Pixels, options: OverlayOptions) -> Overlay:
     size = (pixels.shape[1], pixels.shape[0])
     key = layout_key(options)
     layout = legible_layout(size, key)
-    inks = choose_inks(pixels, _points(size, key), options)
     canvas = np.require(pixels, requirements=["C", "W"])
+    inks = choose_inks(canvas, _points(size, key), options)
     if options.grid:
         _draw_grid(canvas, layout)
     _paint(canvas, layout, inks, options)
@@ -89,16 +89,16 @@ def draw_overlay(pixels: Pixels, options: OverlayOptions) -> Overlay:
 
 
 def _paint(canvas: Pixels, layout: Layout, inks: list[Ink], options: OverlayOptions) -> None:
-    if not options.no_dots:
-        reach = layout.radius + 1
-        for (x, y), ink in zip(layout.centres, inks, strict=True):
-            tile = dot_tile(layout.radius, ink.colour, ink.plate, options.opacity)
-            tile.paint(canvas, x - reach, y - reach)
-    if options.no_labels:
+    if options.no_dots and options.no_labels:
         return
-    for text, label, ink in zip(layout.texts, layout.labels, inks, strict=True):
-        tile = label_tile(text, layout.font_px, layout.padding, ink.colour, ink.plate, options.opacity)
-        tile.paint(canvas, label.box.left, label.box.top)
+    rows = canvas.reshape(len(canvas), -1)
+    radius = None if options.no_dots else layout.radius
+    part: LabelPart | None = None
+    for (x, y), text, label, ink in zip(layout.centres, layout.texts, layout.labels, inks, strict=True):
+        if not options.no_labels:
+            left, top = label.box.left - x, label.box.top - y
+            part = LabelPart(text, layout.font_px, layout.padding, left, top)
+        mark_tile(radius, part, Style(ink.colour, ink.plate, options.opacity)).paint(rows, x, y)
 
 
 def _draw_grid(canvas: Pixels, layout: Layout) -> None:

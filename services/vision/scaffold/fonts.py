@@ -12,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+CACHED_PX = 64
+"""Larger labels are drawn afresh: kept, those of a few huge images would fill a worker's memory, and
+beside the codecs of such images drawing them costs nothing."""
 _TALLEST = "(0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ:,)"
 
 
@@ -44,9 +47,12 @@ def text_size(text: str, px: int) -> tuple[int, int]:
     return text_width(text, px), bottom - top
 
 
-@lru_cache(maxsize=4096)
 def text_mask(text: str, px: int) -> NDArray[np.uint8]:
     """Coverage of `text`, 0..255, shape (height, width) of `text_size`."""
+    return (_cached_mask if px <= CACHED_PX else _draw_mask)(text, px)
+
+
+def _draw_mask(text: str, px: int) -> NDArray[np.uint8]:
     width, height = text_size(text, px)
     canvas = Image.new("L", (width, height), 0)
     left = int(np.floor(label_font(px).getbbox(text)[0]))
@@ -55,3 +61,6 @@ def text_mask(text: str, px: int) -> NDArray[np.uint8]:
     mask = np.array(canvas)
     mask.setflags(write=False)
     return mask
+
+
+_cached_mask = lru_cache(maxsize=4096)(_draw_mask)

@@ -6,8 +6,8 @@ labels and not on the size of the image.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from services.vision.scaffold.colour import (
     WHITE,
     Pixels,
     Rgb,
-    blend,
     contrast,
     contrast_at_quantile,
     luminance_of,
@@ -36,8 +35,7 @@ BUSY_DEVIATION = 0.08
 Indices = NDArray[np.intp]
 
 
-@dataclass(frozen=True)
-class Ink:
+class Ink(NamedTuple):
     """How one label is painted. `plate` is None or (colour, alpha of 255); `contrast` is what
     four fifths of the label's area reach, plate included."""
 
@@ -53,14 +51,14 @@ def _lattice(start: Indices, stop: Indices, steps: int, limit: int) -> Indices:
     return np.clip(start[:, None] + span * middle // (2 * steps), 0, limit - 1)
 
 
-def sample_points(layout: Layout, size: tuple[int, int]) -> tuple[Indices, Indices]:
-    """Rows and columns, both (labels, samples): the label's lattice first, the dot's behind it."""
+def sample_points(layout: Layout, size: tuple[int, int]) -> Indices:
+    """Pixels counted row by row, (labels, samples): the label's lattice first, the dot's behind it."""
     boxes = np.array(
         [(p.box.left, p.box.top, p.box.right, p.box.bottom) for p in layout.labels], dtype=np.intp
     )
     centres = np.array(layout.centres, dtype=np.intp)
     reach = layout.radius
-    columns, rows = [], []
+    lattices = []
     for left, top, right, bottom, nx, ny in (
         (boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3], SAMPLE_COLS, SAMPLE_ROWS),
         (
@@ -73,19 +71,22 @@ def sample_points(layout: Layout, size: tuple[int, int]) -> tuple[Indices, Indic
         ),
     ):
         xs, ys = _lattice(left, right, nx, size[0]), _lattice(top, bottom, ny, size[1])
-        columns.append(np.repeat(xs[:, None, :], ny, axis=1).reshape(len(xs), -1))
-        rows.append(np.repeat(ys[:, :, None], nx, axis=2).reshape(len(ys), -1))
-    return np.concatenate(rows, axis=1), np.concatenate(columns, axis=1)
+        lattices.append((ys[:, :, None] * size[0] + xs[:, None, :]).reshape(len(xs), -1))
+    return np.concatenate(lattices, axis=1)
 
 
-def choose_inks(pixels: Pixels, points: tuple[Indices, Indices], options: OverlayOptions) -> list[Ink]:
-    """Ink of every label from pixels (H, W, 3) and `sample_points`.
+def _samples(pixels: Pixels, points: Indices) -> Pixels:
+    return pixels.reshape(-1, 3).take(points, axis=0)
+
+
+def choose_inks(pixels: Pixels, points: Indices, options: OverlayOptions) -> list[Ink]:
+    """Ink of every label from contiguous pixels (H, W, 3) and `sample_points`.
 
     Black or white, whichever has the higher contrast to the mean relative luminance of label and
     dot box; a plate of the opposite colour where the contrast stays below 4.5 or the ground is
     busy. A fixed `color` keeps its ink and only gets the plate.
     """
-    samples = pixels[points[0], points[1]]
+    samples = _samples(pixels, points)
     luminance = relative_luminance(samples)
     if options.color == "auto":
         mean = luminance.mean(axis=1)
@@ -99,24 +100,19 @@ def choose_inks(pixels: Pixels, points: tuple[Indices, Indices], options: Overla
     plain = contrast_at_quantile(ink_luminance, luminance[:, :behind])
     plates = _plates(inks, plain, luminance[:, :behind], options)
     reached = plain.copy()
-    for colour in (BLACK, WHITE):
-        plated = np.array([plate is not None and plate[0] == colour for plate in plates])
-        if plated.any():
-            ground = relative_luminance(blend(samples[plated, :behind], colour, _plate_alpha(options)))
-            reached[plated] = contrast_at_quantile(ink_luminance[plated], ground)
+    for plate in set(plates) - {None}:
+        plated = [index for index, other in enumerate(plates) if other == plate]
+        ground = relative_luminance(samples[plated, :behind], plate)
+        reached[plated] = contrast_at_quantile(ink_luminance[plated], ground)
     return [Ink(ink, plate, value) for ink, plate, value in zip(inks, plates, reached.tolist(), strict=True)]
 
 
-def label_contrasts(pixels: Pixels, points: tuple[Indices, Indices], inks: list[Rgb]) -> list[float]:
+def label_contrasts(pixels: Pixels, points: Indices, inks: list[Rgb]) -> list[float]:
     """Contrast of given inks to the undrawn picture, without plates."""
     behind = SAMPLE_ROWS * SAMPLE_COLS
-    luminance = relative_luminance(pixels[points[0][:, :behind], points[1][:, :behind]])
+    luminance = relative_luminance(_samples(pixels, points[:, :behind]))
     levels = np.array([luminance_of(ink) for ink in inks], dtype=np.float32)
     return [float(value) for value in contrast_at_quantile(levels, luminance)]
-
-
-def _plate_alpha(options: OverlayOptions) -> int:
-    return options.plate if isinstance(options.plate, int) else PLATE_ALPHA
 
 
 def _plates(
@@ -131,7 +127,7 @@ def _plates(
         needed = (plain < MINIMUM_CONTRAST) | (luminance.std(axis=1) > BUSY_DEVIATION)
     else:
         needed = np.ones(len(plain), dtype=bool)
-    alpha = _plate_alpha(options)
+    alpha = options.plate if isinstance(options.plate, int) else PLATE_ALPHA
     return [
         (opposite(ink), alpha) if plated else None for ink, plated in zip(inks, needed.tolist(), strict=True)
     ]
