@@ -117,7 +117,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     """The report as Markdown tables."""
     summaries = {name: entry["summary"] for name, entry in report["configurations"].items()}
     timed = any("r_ves" in summary for summary in summaries.values())
-    columns = list(COLUMNS)
+    columns = [item for item in COLUMNS if any(item[0] in summary for summary in summaries.values())]
     if timed:
         columns += [("r_ves", "R-VES"), ("r_ves_fair", "R-VES fair"), ("r_ves_gold", "R-VES gold/gold")]
     if any(summary["refusal_recall"] for summary in summaries.values()):
