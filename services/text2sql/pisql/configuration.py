@@ -114,7 +114,7 @@ class ModelProfile:
             style=PromptStyle.SHORT,
             characters_per_token=3.0,
             grammar=True,
-            completion_tokens=220,
+            completion_tokens=320,
         )
 
 

@@ -1,215 +1,340 @@
 """What a question's own words say about its SQL, for models too small to be trusted with it.
 
-Knows no model: cue words, the schema's names, value hits and numbers narrow a grammar to what the
-question can mean. A small model then chooses among few readings instead of writing freely. Everything
-here errs on the side of leaving more open: where no cue speaks, nothing is ruled out.
+Knows no model: cue words, the schema's names, value hits and numbers narrow what the question can mean. A
+small model then chooses among few readings (`readings`) instead of writing freely. Where no cue speaks,
+nothing is ruled out. The words are English.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from services.text2sql.pisql.objects import Column, ForeignKey, SchemaView, Table, ValueHit
+from services.text2sql.pisql.objects import Column, SchemaView, Table, ValueHit
 from services.text2sql.pisql.words import STOP_WORDS, name_words, stem, stems
 
-_COUNT = re.compile(r"\bhow many\b|\bnumber of\b|\bcount\b|\bhow much\b")
+_COUNT = re.compile(r"\bhow many\b|\bnumber of\b|\band numbers of\b|\bcount\b")
 _AGGREGATES = {
     "avg": re.compile(r"\b(average|mean)\b"),
     "sum": re.compile(r"\b(total|sum|overall)\b"),
-    "max": re.compile(r"\b(maximum|max|highest|largest|greatest|biggest|oldest|latest|longest|most)\b"),
-    "min": re.compile(r"\b(minimum|min|lowest|smallest|least|youngest|earliest|shortest|fewest)\b"),
+    "max": re.compile(r"\b(maximum|max|highest|largest|greatest|biggest|oldest|latest|longest|heaviest)\b"),
+    "min": re.compile(r"\b(minimum|min|lowest|smallest|youngest|earliest|shortest|lightest)\b"),
 }
+_NOUN = {"max": re.compile(r"\b(maximum|max)\b"), "min": re.compile(r"\b(minimum|min)\b")}
+_BOTH = re.compile(r"\b(both|and also)\b")
 _DOWN = re.compile(
-    r"\b(most|highest|largest|greatest|biggest|oldest|latest|longest|maximum|top|descending|decreasing)\b"
+    r"\b(most|highest|largest|greatest|biggest|oldest|latest|longest|heaviest|best|maximum|top|"
+    r"descending|decreasing)\b"
 )
-_UP = re.compile(r"\b(least|lowest|smallest|fewest|youngest|earliest|shortest|minimum|ascending)\b")
-_SORT = re.compile(r"\b(sort|sorted|order|ordered|ascending|descending|alphabetic\w*|from .* to)\b")
-_GROUP = re.compile(r"\b(each|every|per|for all)\b|\bnumber of .* (in|of|for|by) (each|every)\b")
+_UP = re.compile(
+    r"\b(least|lowest|smallest|fewest|youngest|earliest|shortest|lightest|worst|minimum|ascending|increasing)\b"
+)
+_AT_LEAST_MOST = re.compile(r"\bat (least|most)\b")
+_SORT = re.compile(r"\b(sort|sorted|order|ordered|ascending|descending|alphabetic\w*|lexicographic\w*)\b")
+_HIGH_TO_LOW = re.compile(
+    r"\bfrom (high|old|large|big|most|highest|oldest|largest)\w* to\b|\bthe oldest to\b"
+)
+_LOW_TO_HIGH = re.compile(r"\bfrom (low|young|small|least|lowest|youngest|smallest)\w* to\b")
+_GROUP = re.compile(r"\b(each|every|per|corresponding|respective|respectively)\b")
 _DISTINCT = re.compile(r"\b(different|distinct|unique)\b")
-_NEGATION = re.compile(r"\b(not|never|without|no|other than|except|excluding|don't|doesn't)\b")
-_MORE = re.compile(
-    r"\b(more than|greater than|older than|over|above|higher than|after|larger than|longer than|exceed\w*)\b"
+_ABSENCE = re.compile(
+    r"\b(without|never|no|not (?:have|has|had)|(?:do|does|did|have|has|had)(?: not|n't)|except\w*)\b"
 )
-_LESS = re.compile(r"\b(less than|fewer than|younger than|under|below|lower than|before|smaller than)\b")
-_AT_LEAST = re.compile(r"\b(at least|or more|no less than)\b")
-_AT_MOST = re.compile(r"\b(at most|or less|no more than|or fewer)\b")
+_NEGATION = re.compile(r"\b(not|other than|except|excluding|isn't|aren't)\b")
+_EITHER = re.compile(r"\b(or|either)\b")
+_THAN_AVERAGE = re.compile(
+    r"\b(above|over|older than|higher than|more than|greater than|larger than|longer than|heavier than|"
+    r"below|under|younger than|lower than|less than|smaller than|shorter than|lighter than) "
+    r"(?:the |than )?average\b"
+)
+_BELOW = ("below", "under", "younger", "lower", "less", "smaller", "shorter", "lighter")
+_COMMON = re.compile(r"\b(common|popular|frequent|frequently|often)\b")
+_CONTAINS = re.compile(r"\b(contain\w*|includ\w*|substring|(?:the )?word|letter|having)\b")
+_STARTS = re.compile(r"\b(start\w*|begin\w*|prefix)\b")
+_ENDS = re.compile(r"\b(end|ends|ending|suffix)\b")
+_QUOTED = re.compile(r"[\"“]([^\"”]{1,80})[\"”]|(?<!\w)'([^']{1,80})'(?!\w)")
 
-MARGIN = 0.25
+_NUMBER = re.compile(
+    r"(?<![\w.'])(\d+(?:\.\d+)?|two|three|four|five|six|seven|eight|nine|ten|one|once|twice)(?![\w'])"
+)
+_NUMBER_WORDS = {
+    word: str(number)
+    for number, word in enumerate(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    )
+}
+_TIMES = {"once": "1", "twice": "2"}
+_LEFT = (
+    (">=", re.compile(r"\b(?:not|no) (?:less|fewer|younger|lower|smaller|shorter) than\s*$")),
+    ("<=", re.compile(r"\b(?:not|no) (?:more|\w+er) than\s*$")),
+    (">=", re.compile(r"\b(at least|no less than|minimum of|between|since)\s*$")),
+    ("<=", re.compile(r"\b(at most|no more than|up to|between \S+ and)\s*$")),
+    ("<", re.compile(r"\b(less|fewer|younger|lower|smaller|shorter|lighter|earlier) than\s*$")),
+    ("<", re.compile(r"\b(under|below|before)\s*(?:age|year|the year)?\s*$")),
+    (">", re.compile(r"\b\w+er than\s*$|\bmore than\s*$|\bexceed\w*\s*$")),
+    (">", re.compile(r"\b(over|above|after)\s*(?:age|year|the year)?\s*$")),
+)
+_RIGHT = (
+    (">=", re.compile(r"^\s*(?:\w+ )?(?:or|and) (more|above|after|later|older|over|higher)\b(?! \d)")),
+    ("<=", re.compile(r"^\s*(?:\w+ )?(?:or|and) (less|fewer|below|before|earlier|younger|lower)\b(?! \d)")),
+)
+_CUT = re.compile(r"\b(top|first|best|last)\s*$")
+
+_OPENING = re.compile(
+    r"^(?:(?:for|in|of) (?:each|every|all) [^,]{1,60}, )?"
+    r"(?:(?:please|what|which|who|list|show|find|give|return|tell|display|how many|count|report|compute|"
+    r"is|are|was|were|me|us|the|all|of|a|an|and) )*"
+)
+_MARKER = re.compile(
+    r"\b(whose|who|that|which|where|with|without|ordered|sorted|order|sort|by|from|for|having|has|have|had|"
+    r"in|on|above|below|older|younger|after|before|except|when|performed|did|does|do|not|but|among|between|"
+    r"at|per|each|every|is|are|was|were|over|under|during|live|lives|play|plays|there|belonging|than)\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A number of the question: its digits, where its word stands, how it compares, what follows it.
+
+    `cut` marks a number of rows, as in "top 3".
+    """
+
+    text: str
+    at: int
+    operator: str
+    cut: bool
+    following: tuple[str, ...]
+
+
+class Pattern(NamedTuple):
+    """A LIKE pattern of the question, and where its word stands."""
+
+    text: str
+    at: int
 
 
 @dataclass(frozen=True, slots=True)
 class Cues:
     """The readings a question leaves open.
 
-    `operators` are SQL comparisons its words allow with a number; `weights` say how strongly a table
-    or `table.column` (lowered) is named by the question; of every set in `required` one table must be
-    read, for each holds a value that is named word for word.
+    `head` says how many of the question's words come before its first condition: what is asked for stands
+    there. `weights` say how strongly a table or `table.column` (lowered) is named. `values` has for every
+    value the question speaks of how surely it does (1: word for word) and the tables that hold it.
+    `than_average` is `>` or `<` where something is compared with its average.
     """
 
+    words: tuple[str, ...]
+    head: int
     count: bool
     aggregates: tuple[str, ...]
-    order: bool
+    sort: bool
     descending: bool
     ascending: bool
     superlative: bool
+    common: bool
     group: bool
     distinct: bool
+    absence: bool
     negation: bool
-    operators: tuple[str, ...]
+    either: bool
+    both: bool
+    than_average: str
+    patterns: tuple[Pattern, ...]
+    numbers: tuple[Number, ...]
     weights: dict[str, float]
-    required: tuple[frozenset[str], ...] = ()
+    values: tuple[tuple[float, frozenset[str]], ...] = ()
 
     def weight(self, table: Table, column: Column | None = None) -> float:
         """How strongly a table, or one of its columns, is named."""
         key = table.name if column is None else f"{table.name}.{column.name}"
         return self.weights.get(key.lower(), 0.0)
 
-    def named(self, table: Table) -> list[Column]:
-        """Columns of a table that the question names."""
-        return [column for column in table.columns if self.weight(table, column) >= 0.5]
+
+_SPELT = {"num": "number", "nr": "number", "avg": "average", "max": "maximum", "min": "minimum"}
+_GRAMMAR_WORDS = frozenset(
+    stem(word) for word in STOP_WORDS - {"name", "names", "id", "ids", "number", "total", "amount", "count"}
+)
+
+
+def spoken(text: str) -> list[str]:
+    """Stems of a name as people say it: abbreviations written out, words of mere grammar left out."""
+    words = [stem(_SPELT.get(word, word)) for word in name_words(text)]
+    return [word for word in words if word not in _GRAMMAR_WORDS] or words
 
 
 def read_cues(question: str, schema: SchemaView, hits: Sequence[ValueHit]) -> Cues:
     """The cues of a question."""
-    text = question.lower()
-    aggregates = tuple(name for name, pattern in _AGGREGATES.items() if pattern.search(text))
-    down, up = bool(_DOWN.search(text)), bool(_UP.search(text))
+    text = " ".join(question.lower().split())
+    bare = _AT_LEAST_MOST.sub(" ", text)
     sort = bool(_SORT.search(text))
+    down = bool(_HIGH_TO_LOW.search(text)) or (bool(_DOWN.search(bare)) and not _LOW_TO_HIGH.search(text))
+    up = bool(_LOW_TO_HIGH.search(text)) or (bool(_UP.search(bare)) and not _HIGH_TO_LOW.search(text))
+    found = sorted(
+        (match.start(), name) for name, pattern in _AGGREGATES.items() if (match := pattern.search(text))
+    )
+    # "from the oldest to the youngest" sorts, and asks for no maximum.
+    figures = tuple(name for _, name in found if name in ("avg", "sum") or _NOUN[name].search(text))
+    aggregates = figures if sort or figures else tuple(name for _, name in found)
+    than = _THAN_AVERAGE.search(text)
+    if than and len(_AGGREGATES["avg"].findall(text)) == 1:
+        aggregates = tuple(name for name in aggregates if name != "avg")
+        figures = tuple(name for name in figures if name != "avg")
+    count = bool(_COUNT.search(text))
     return Cues(
-        count=bool(_COUNT.search(text)),
+        words=tuple(stems(text)),
+        head=_head(text),
+        count=count,
         aggregates=aggregates,
-        order=sort or down or up,
+        sort=sort,
         descending=down,
         ascending=up,
-        superlative=(down or up) and not sort,
+        superlative=(down or up) and not sort and not figures,
+        common=bool(_COMMON.search(text)),
         # "the name of each teacher" lists teachers; only a figure per something groups them.
-        group=bool(_GROUP.search(text)) and (bool(_COUNT.search(text)) or bool(aggregates)),
+        group=bool(_GROUP.search(text)) and (count or bool(aggregates)),
+        both=bool(_BOTH.search(text)),
         distinct=bool(_DISTINCT.search(text)),
+        absence=bool(_ABSENCE.search(text)),
         negation=bool(_NEGATION.search(text)),
-        operators=_operators(text),
-        weights=_weights(question, schema, hits),
-        required=_required(hits),
+        either=bool(_EITHER.search(text)),
+        than_average=("<" if than[1].startswith(_BELOW) else ">") if than else "",
+        patterns=_patterns(question),
+        numbers=_numbers(text),
+        weights=_weights(question, schema),
+        values=_values(hits),
     )
 
 
-def _required(hits: Sequence[ValueHit]) -> tuple[frozenset[str], ...]:
-    holders: dict[str, set[str]] = {}
-    for hit in hits:
-        if hit.score >= 1.0:
-            holders.setdefault(hit.value.lower(), set()).add(hit.table.lower())
-    return tuple(map(frozenset, holders.values()))
+def _head(text: str) -> int:
+    """Words before the first condition; the words that open a question do not end its head."""
+    opening = _OPENING.match(text)
+    start = opening.end() if opening else 0
+    marker = _MARKER.search(text, start)
+    end = marker.start() if marker else len(text)
+    return len(stems(text[: max(end, start)]))
 
 
-def _operators(text: str) -> tuple[str, ...]:
+def _patterns(question: str) -> tuple[Pattern, ...]:
+    text = question.lower()
+    if _STARTS.search(text):
+        form = "{}%"
+    elif _ENDS.search(text):
+        form = "%{}"
+    elif _CONTAINS.search(text):
+        form = "%{}%"
+    else:
+        return ()
+    return tuple(
+        Pattern(form.format(next(filter(None, match.groups()))), len(stems(question[: match.start()])))
+        for match in _QUOTED.finditer(question)
+    )
+
+
+def question_numbers(text: str) -> tuple[str, ...]:
+    """Numbers a question spells in digits, or in words up to ten."""
+    return tuple(dict.fromkeys(number.text for number in _numbers(text.lower())))
+
+
+def _numbers(text: str) -> tuple[Number, ...]:
     found = []
-    if _AT_LEAST.search(text):
-        found.append(">=")
-    if _AT_MOST.search(text):
-        found.append("<=")
-    if _MORE.search(text) and not _AT_MOST.search(text):
-        found.append(">")
-    if _LESS.search(text) and not _AT_LEAST.search(text):
-        found.append("<")
-    return tuple(found) or ("=",)
+    for match in _NUMBER.finditer(text):
+        left, right = text[: match.start()], text[match.end() :]
+        operator = next((sign for sign, pattern in _RIGHT if pattern.search(right)), "")
+        operator = operator or next((sign for sign, pattern in _LEFT if pattern.search(left)), "")
+        if match[1] == "one" and not operator:
+            continue
+        if match[1] in _TIMES and not operator:
+            continue
+        digits = _TIMES.get(match[1]) or _NUMBER_WORDS.get(match[1], match[1])
+        following = (*(("time",) if match[1] in _TIMES else ()), *stems(right)[:4])
+        found.append(Number(digits, len(stems(left)), operator or "=", bool(_CUT.search(left)), following))
+    return tuple(found)
 
 
-def _weights(question: str, schema: SchemaView, hits: Sequence[ValueHit]) -> dict[str, float]:
-    asked = set(stems(question))
-    squashed = "".join(name_words(question))
+def _values(hits: Sequence[ValueHit]) -> tuple[tuple[float, frozenset[str]], ...]:
+    holders: dict[str, set[str]] = {}
+    scores: dict[str, float] = {}
+    for hit in hits:
+        name = hit.value.lower() if hit.score >= 1.0 else hit.keyword.lower()
+        holders.setdefault(name, set()).add(hit.table.lower())
+        scores[name] = max(scores.get(name, 0.0), hit.score)
+    return tuple((scores[name], frozenset(tables)) for name, tables in holders.items())
+
+
+def meant(question: str, schema: SchemaView, hits: Sequence[ValueHit]) -> tuple[ValueHit, ...]:
+    """Hits that speak of values: not those whose phrase is but the name of a table or a column.
+
+    A phrase that the question quotes, or writes with a capital inside a sentence, is always a value, unless
+    it is only part of one ("contains 'Al'").
+    """
+    parts = {pattern.text.strip("%").lower() for pattern in _patterns(question)}
+    names = {stem(word) for table in schema.tables for word in _all_words(table)}
+    quoted = {part.lower() for match in _QUOTED.finditer(question) for part in match.groups() if part}
+    kept = []
+    for hit in hits:
+        phrase = hit.keyword
+        if phrase.lower() in parts:
+            continue
+        words = {stem(word) for word in name_words(phrase)} - {stem(word) for word in STOP_WORDS}
+        capital = phrase[:1].isupper() and not question.startswith(phrase)
+        if phrase.lower() in quoted or capital or not words <= names:
+            kept.append(hit)
+    return tuple(kept)
+
+
+def _all_words(table: Table) -> Iterable[str]:
+    for text in (table.name, *table.synonyms, *(column.name for column in table.columns)):
+        yield from name_words(text)
+
+
+def _weights(question: str, schema: SchemaView) -> dict[str, float]:
+    asked = stems(question)
     weights: dict[str, float] = {}
     for table in schema.tables:
-        own = {stem(word) for text in (table.name, *table.synonyms) for word in name_words(text)}
-        own = {word for word in own if word not in STOP_WORDS} or own
-        share = _share(own, asked, table.name, squashed)
+        own = table_words(table)
+        share = share_said(own, asked, table.name)
         # A table named in part (`singer_in_concert` for "singers") must not outdo the one named whole.
         weights[table.name.lower()] = share if share > 0.99 else 0.2 * share
         for column in table.columns:
-            texts = (column.name, *column.synonyms)
-            words = {stem(word) for text in texts for word in name_words(text)}
-            # `singer_id` is no more about singers than its table is.
-            distinctive = (words - own) or words
-            weights[f"{table.name}.{column.name}".lower()] = _share(distinctive, asked, column.name, squashed)
-    for hit in hits:
-        key = f"{hit.table}.{hit.column}".lower()
-        weights[hit.table.lower()] = weights.get(hit.table.lower(), 0.0) + 0.6 * hit.score
-        weights.setdefault(key, 0.0)
+            words = column_words(table, column)
+            weights[f"{table.name}.{column.name}".lower()] = share_said(words, asked, column.name)
     return weights
 
 
-def _share(words: set[str], asked: set[str], name: str, squashed: str) -> float:
-    whole = "".join(name_words(name))
-    if len(whole) >= 5 and whole in squashed:
+def table_words(table: Table) -> frozenset[str]:
+    """Stems by which a table is spoken of."""
+    return frozenset(word for text in (table.name, *table.synonyms) for word in spoken(text))
+
+
+def column_words(table: Table, column: Column) -> frozenset[str]:
+    """Stems by which a column is spoken of; `singer_id` is no more about singers than its table is."""
+    words = frozenset(word for text in (column.name, *column.synonyms) for word in spoken(text))
+    return (words - table_words(table)) or words
+
+
+def share_said(words: frozenset[str], asked: Sequence[str], name: str) -> float:
+    """The share of a name's words that the question says; 1 where it runs them together."""
+    if any(_runs_together(name, asked[start:]) for start in range(len(asked))):
         return 1.0
-    return len(words & asked) / len(words) if words else 0.0
+    return len(words & set(asked)) / len(words) if words else 0.0
 
 
-def mentioned_at(question: str, column: Column) -> int:
-    """Where the question speaks of a column: the position of the last of its words, or far behind."""
-    words = {stem(word) for word in name_words(column.name)}
-    positions = [number for number, word in enumerate(stems(question)) if word in words]
-    return min(positions, default=10_000)
+def _runs_together(name: str, asked: Sequence[str]) -> bool:
+    """Whether the next words of the question spell a name such as `Highschooler`."""
+    whole, spelt = "".join(stem(word) for word in name_words(name)), ""
+    for word in asked[:4]:
+        spelt += word
+        if spelt == whole and len(whole) >= 5:
+            return True
+    return False
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """Tables read together and the joins between them."""
-
-    tables: tuple[Table, ...]
-    joins: tuple[ForeignKey, ...] = ()
-
-    def columns(self) -> list[tuple[int, Table, Column]]:
-        """(position of the table, table, column) of everything within reach."""
-        return [
-            (number, table, column) for number, table in enumerate(self.tables) for column in table.columns
-        ]
-
-
-def reaches(schema: SchemaView) -> list[Reach]:
-    """Single tables, then pairs along one foreign key, then paths of two."""
-    pairs = []
-    for key in schema.foreign_keys:
-        left, right = schema.table(key.table), schema.table(key.referred_table)
-        if left and right and left.name != right.name and len(key.columns) == 1:
-            pairs.append(Reach((left, right), (key,)))
-    triples = []
-    for number, first in enumerate(pairs):
-        for second in pairs[number + 1 :]:
-            names = {table.name for table in first.tables}
-            new = [table for table in second.tables if table.name not in names]
-            if len(new) == 1:
-                triples.append(Reach((*first.tables, new[0]), (*first.joins, *second.joins)))
-    return [Reach((table,)) for table in schema.tables] + pairs + triples
-
-
-def best_reaches(schema: SchemaView, cues: Cues, most: int) -> list[Reach]:
-    """The reaches that cover most of what the question names with the fewest tables, best first.
-
-    Those that hold every value named word for word go before all others; of the rest only those stay
-    whose cover comes close to the best. A column counts once; a table pays a little for being read.
-    """
-    every = reaches(schema)
-    holding = [reach for reach in every if _holds(reach, cues)]
-    ranked = sorted(
-        ((_cover(reach, cues), -len(reach.tables), -number) for number, reach in enumerate(holding or every)),
-        reverse=True,
+def mentions(cues: Cues, name: str, words: frozenset[str]) -> tuple[int, ...]:
+    """Positions at which the question speaks of a table or a column."""
+    return tuple(
+        number
+        for number, word in enumerate(cues.words)
+        if word in words or _runs_together(name, cues.words[number:])
     )
-    best = ranked[0][0]
-    kept = [number for cover, _, number in ranked[:most] if cover >= best - MARGIN]
-    return [(holding or every)[-number] for number in kept]
-
-
-def _holds(reach: Reach, cues: Cues) -> bool:
-    names = {table.name.lower() for table in reach.tables}
-    return all(names & holders for holders in cues.required)
-
-
-def _cover(reach: Reach, cues: Cues) -> float:
-    covered = sum(cues.weight(table) for table in reach.tables)
-    named: dict[str, float] = {}
-    for _, table, column in reach.columns():
-        key = column.name.lower()
-        named[key] = max(named.get(key, 0.0), cues.weight(table, column))
-    covered += 0.5 * sum(weight for weight in named.values() if weight >= 0.5)
-    return covered - 0.35 * (len(reach.tables) - 1)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from services.text2sql.pisql import prompt_texts as texts
-from services.text2sql.pisql import schema_text
+from services.text2sql.pisql import rendering, schema_text
 from services.text2sql.pisql.chat import Message
 from services.text2sql.pisql.configuration import DataForm, ModelProfile, PromptStyle
 from services.text2sql.pisql.objects import (
@@ -115,7 +115,7 @@ def programmer(
 ) -> tuple[Message, ...]:
     """A pivot program in one of the two styles."""
     if profile.style is PromptStyle.SHORT:
-        return _short_programmer(question, schema, hits)
+        return _short_programmer(question, schema, hits, style)
     data_form, extra = texts.FORMS[form]
     if style is ProgramStyle.COMMENT:
         manner = (
@@ -150,18 +150,7 @@ def programmer(
     )
 
 
-def _short_turns(
-    system: str, shots: Sequence[tuple[str, str, str]], language: str, last: str
-) -> tuple[Message, ...]:
-    turns = [Message("system", system)]
-    for tables, asked, reply in shots:
-        turns.append(Message("user", f"Tables:\n{tables}\nQuestion: {asked}"))
-        turns.append(Message("assistant", f"```{language}\n{reply}\n```"))
-    turns.append(Message("user", last))
-    return tuple(turns)
-
-
-def _short_user(question: Question, schema: SchemaView, hits: Sequence[ValueHit]) -> str:
+def _short_question(question: Question, schema: SchemaView, hits: Sequence[ValueHit]) -> str:
     seen = schema_text.values(hits[:6])
     asked = schema_text.escaped(question.text, 600)
     hint = schema_text.escaped(question.evidence, 300)
@@ -173,27 +162,64 @@ def _short_user(question: Question, schema: SchemaView, hits: Sequence[ValueHit]
     )
 
 
+def _short_program_turns(
+    question: Question, schema: SchemaView, hits: Sequence[ValueHit], style: ProgramStyle
+) -> list[Message]:
+    """Worked questions, each with its program and then its SQL, and the question itself.
+
+    What translates a program goes on from here, so that an engine that keeps its last prompts reads only
+    what is new.
+    """
+    turns = [Message("system", "Answer with a Python function over the tables, then with one SQL query.")]
+    for shot in texts.SHORT_SHOTS:
+        program = shot.comment_program if style is ProgramStyle.COMMENT else shot.code_program
+        turns.append(Message("user", f"Tables:\n{shot.tables}\nQuestion: {shot.question}"))
+        turns.append(Message("assistant", f"```python\n{program}\n```"))
+        turns.append(Message("user", "SQL"))
+        turns.append(Message("assistant", f"```sql\n{shot.sql}\n```"))
+    turns.append(Message("user", _short_question(question, schema, hits)))
+    return turns
+
+
 def _short_programmer(
-    question: Question, schema: SchemaView, hits: Sequence[ValueHit]
+    question: Question, schema: SchemaView, hits: Sequence[ValueHit], style: ProgramStyle
 ) -> tuple[Message, ...]:
-    return _short_turns(
-        "Answer with a Python function over the tables.",
-        texts.SHORT_PROGRAM_SHOTS,
-        "python",
-        _short_user(question, schema, hits),
-    )
+    return tuple(_short_program_turns(question, schema, hits, style))
+
+
+def _short_program_fixer(
+    program: str,
+    findings: str,
+    question: Question,
+    schema: SchemaView,
+    hits: Sequence[ValueHit],
+    style: ProgramStyle,
+) -> tuple[Message, ...]:
+    turns = _short_program_turns(question, schema, hits, style)
+    turns.append(Message("assistant", f"```python\n{rendering.opened(program)}\n```"))
+    turns.append(Message("user", f"That is wrong: {schema_text.escaped(findings, 300)}\nWrite it again."))
+    return tuple(turns)
 
 
 def program_fixer(
-    program: str, findings: str, question: Question, schema: SchemaView, form: DataForm, profile: ModelProfile
+    program: str,
+    findings: str,
+    question: Question,
+    schema: SchemaView,
+    hits: Sequence[ValueHit],
+    style: ProgramStyle,
+    form: DataForm,
+    profile: ModelProfile,
 ) -> tuple[Message, ...]:
     """A program that breaks the contract or failed, with what went wrong."""
+    if profile.style is PromptStyle.SHORT:
+        return _short_program_fixer(program, findings, question, schema, hits, style)
     data_form, extra = texts.FORMS[form]
     contract = texts.CONTRACT.format(form=data_form, extra=extra)
-    rules = "" if profile.style is PromptStyle.SHORT else f"\n{contract}\n{texts.DIFFERENCES}"
     return (
         _system(
-            f"You mend a Python program. Change only what is wrong.{rules}\nAnswer with one ```python block."
+            f"You mend a Python program. Change only what is wrong.\n{contract}\n{texts.DIFFERENCES}\n"
+            "Answer with one ```python block."
         ),
         Message(
             "user",
@@ -256,16 +282,23 @@ def _short_sql_writer(
     strategy: Strategy,
     program: PivotProgram | None,
 ) -> tuple[Message, ...]:
-    user = _short_user(question, schema, hits)
-    if strategy is not Strategy.DIRECT and program is not None:
-        if strategy is Strategy.FOLLOW_COMMENTS:
-            user += "\nSteps:\n" + "\n".join(step_lines(program.steps))
-        else:
-            user += f"\nPython:\n{program.source}"
-    shots = list(texts.SHORT_SQL_SHOTS)
-    if examples:
-        user = "".join(f"Question: {item.question}\nSQL: {item.sql}\n" for item in examples[:2]) + user
-    return _short_turns("Answer with one SQL query.", shots, "sql", user)
+    if program is not None and strategy in (Strategy.FOLLOW_CODE, Strategy.EFFICIENT):
+        turns = _short_program_turns(question, schema, hits, program.style)
+        turns.append(Message("assistant", f"```python\n{rendering.opened(program.source)}\n```"))
+        turns.append(Message("user", "SQL" if strategy is Strategy.FOLLOW_CODE else "Fast SQL"))
+        return tuple(turns)
+    turns = [Message("system", "Answer with one SQL query.")]
+    for shot in texts.SHORT_SHOTS:
+        turns.append(Message("user", f"Tables:\n{shot.tables}\nQuestion: {shot.question}"))
+        turns.append(Message("assistant", f"```sql\n{shot.sql}\n```"))
+    user = _short_question(question, schema, hits)
+    if program is not None and strategy is Strategy.FOLLOW_COMMENTS:
+        user += "\nSteps:\n" + "\n".join(step_lines(program.steps))
+    elif examples:
+        pairs = "".join(f"Question: {item.question}\nSQL: {item.sql}\n" for item in examples[:2])
+        user = pairs + user
+    turns.append(Message("user", user))
+    return tuple(turns)
 
 
 def sql_error_fixer(
@@ -305,9 +338,18 @@ def sql_mismatch_fixer(
     wanted: ResultTable,
     question: Question,
     schema: SchemaView,
+    hits: Sequence[ValueHit],
     profile: ModelProfile,
 ) -> tuple[Message, ...]:
     """A statement whose rows differ from the reference program's, with both result heads."""
+    if profile.style is PromptStyle.SHORT:
+        turns = _short_program_turns(question, schema, hits, reference.style)
+        turns.append(Message("assistant", f"```python\n{rendering.opened(reference.source)}\n```"))
+        turns.append(Message("user", "SQL"))
+        turns.append(Message("assistant", f"```sql\n{candidate.sql}\n```"))
+        differs = _MISMATCH.get(candidate.match, "the results differ")
+        turns.append(Message("user", f"That is not what the function gives: {differs}. SQL"))
+        return tuple(turns)
     dialect = texts.DIALECTS.get(schema.dialect, schema.dialect)
     return (
         _system(

@@ -96,7 +96,13 @@ async def repair_mismatch(
         Share.REPAIRS,
         Role.SQL_FIXER,
         prompts.sql_mismatch_fixer(
-            candidate, reference.program, reference.result, briefing.question, schema, profile
+            candidate,
+            reference.program,
+            reference.result,
+            briefing.question,
+            schema,
+            briefing.hits,
+            profile,
         ),
         lambda text: (parsing.departing_step(text), parsing.sql_block(text)),
         grammar=sql_grammar(schema, briefing.hits, briefing.question.text) if profile.grammar else None,

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from services.text2sql.pisql import parsing, prompts, schema_text
 from services.text2sql.pisql.configuration import ModelProfile, PromptStyle, Role, Share
 from services.text2sql.pisql.context import StageContext
-from services.text2sql.pisql.cues import best_reaches, read_cues
 from services.text2sql.pisql.errors import BadOutputError, ErrorCode
-from services.text2sql.pisql.grammar import MOST_REACHES
 from services.text2sql.pisql.objects import Question, SchemaView, Table, ValueHit
+from services.text2sql.pisql.readings import readings, tables_of
 from services.text2sql.pisql.words import Bm25, stems
 
 
@@ -179,9 +178,8 @@ def fits(schema: SchemaView, context: StageContext) -> bool:
 
 def narrow(question: Question, schema: SchemaView, hits: Sequence[ValueHit]) -> SchemaView:
     """For a small model: only tables that its grammar can reach, chosen by the question's cues."""
-    cues = read_cues(question.text, schema, hits)
-    found = best_reaches(schema, cues, MOST_REACHES)
-    reasons = {table.name: "named by the question" for reach in found for table in reach.tables}
+    found = tables_of(readings(schema, hits, question.text), schema)
+    reasons = {table.name: "named by the question" for table in found}
     return keep(schema, reasons)
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from services.text2sql.pisql import parsing, prompts
-from services.text2sql.pisql.configuration import DataForm, Role, Share
+from services.text2sql.pisql import parsing, prompts, rendering
+from services.text2sql.pisql.configuration import DataForm, ModelProfile, PromptStyle, Role, Share
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import ErrorCode
 from services.text2sql.pisql.grammar import python_grammar
@@ -60,10 +60,10 @@ async def write(
             settings.form,
             profile,
         ),
-        parsing.python_block,
+        _reader(profile),
         temperature=temperature,
         seed=seed,
-        grammar=python_grammar(briefing.schema, briefing.hits, briefing.question.text)
+        grammar=python_grammar(briefing.schema, briefing.hits, briefing.question.text, style)
         if profile.grammar
         else None,
         tags={"style": style.value, "sample": str(sample)},
@@ -78,6 +78,13 @@ async def write(
             source, repairs = mended, 1
             findings = check(source, briefing.schema, settings.form)
     return _program(source, style, sample, temperature, repairs, findings)
+
+
+def _reader(profile: ModelProfile) -> Callable[[str], str]:
+    """How replies are read: small models leave out the line that all their programs end with."""
+    if profile.style is not PromptStyle.SHORT:
+        return parsing.python_block
+    return lambda text: rendering.closed(parsing.python_block(text))
 
 
 def check(source: str, schema: SchemaView, form: DataForm) -> list[Finding]:
@@ -131,12 +138,14 @@ async def fix(
             findings,
             briefing.question,
             briefing.schema,
+            briefing.hits,
+            style,
             context.configuration.form,
             profile,
         ),
-        parsing.python_block,
+        _reader(profile),
         seed=seed,
-        grammar=python_grammar(briefing.schema, briefing.hits, briefing.question.text)
+        grammar=python_grammar(briefing.schema, briefing.hits, briefing.question.text, style)
         if profile.grammar
         else None,
         tags={"style": style.value},
