@@ -320,7 +320,7 @@ async def run(local: Local, console: Console) -> None:
         loop.add_signal_handler(number, on_signal)
 
     def on_ready(name: str, seconds: float) -> None:
-        console.print(f"  [green]✓[/] {name:<16} {seconds:5.1f} s", highlight=False)
+        console.print(f"  [green]✓[/] {name:<18} {seconds:5.1f} s", highlight=False)
 
     starting = asyncio.create_task(supervisor.start(on_ready))
     stopping = asyncio.create_task(stop.wait())

@@ -23,7 +23,7 @@ class Log:
 
     def __init__(self, path: Path, console: Console, *, verbose: bool) -> None:
         self._file = RotatingFileHandler(path, maxBytes=LOG_BYTES, backupCount=2, encoding="utf-8")
-        self._file.setFormatter(logging.Formatter("%(asctime)s %(name)-16s %(message)s"))
+        self._file.setFormatter(logging.Formatter("%(asctime)s %(name)-18s %(message)s"))
         self._console, self._verbose = console, verbose
 
     def __call__(self, name: str, line: str) -> None:
@@ -37,7 +37,7 @@ class Log:
                 if level == "warning"
                 else ""
             )
-            self._console.print(Text.assemble((f"{name:<16} ", "cyan"), (text, style)), soft_wrap=True)
+            self._console.print(Text.assemble((f"{name:<18} ", "cyan"), (text, style)), soft_wrap=True)
 
     def close(self) -> None:
         """Close the file."""

@@ -9,9 +9,10 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from sqlalchemy import delete, func, insert, select, update
+from prometheus_client import Counter
+from sqlalchemy import delete, func, insert, select, tuple_, update
 
 from shared.jobs.leases import end_badly
 from shared.jobs.problems import WorkerLost
@@ -19,7 +20,7 @@ from shared.jobs.schemas import JobState
 from shared.jobs.store import JobDatabase, epochs, jobs
 from shared.jobs.transitions import announcement, finish, problem_of
 from shared.jobs.transport import QUEUE_DOWN, Announcement, Transport
-from shared.problems import DeadlineExceeded
+from shared.problems import DeadlineExceeded, Problem
 from shared.telemetry import logger
 
 log = logger(__name__)
@@ -53,6 +54,7 @@ class Upkeep:
     database: JobDatabase
     transport: Transport
     failed_kept: timedelta
+    failures: Counter | None = None
     counts: UpkeepCounts = field(default_factory=UpkeepCounts)
     _epoch: str | None = None
     _round: int = 0
@@ -104,6 +106,7 @@ class Upkeep:
                     session, now, row, document, final=False, pause_s=0.0, failed_kept=self.failed_kept
                 )
             self.counts.reaped += 1
+            self._count_failure(row["kind"], problem)
             log.warning("lease expired", job_id=job_id, worker=row["lease_owner"], attempt=row["attempt"])
             await self._tell(job_id)
 
@@ -126,7 +129,12 @@ class Upkeep:
                 )
             if row is not None:
                 self.counts.overdue += 1
+                self._count_failure(row["kind"], problem)
                 await self._tell(job_id)
+
+    def _count_failure(self, kind: str, problem: Problem) -> None:
+        if self.failures is not None:
+            self.failures.labels(kind, problem.code).inc()
 
     async def expire(self) -> None:
         """Delete finished jobs whose time is over, with their events."""
@@ -141,13 +149,14 @@ class Upkeep:
     async def relay(self) -> None:
         """Tell Redis of every job that became due since the last round: new, released, after a pause."""
         while True:
+            now = self.database.now()
             async with self.database.reading() as session:
                 statement = (
                     select(*_ANNOUNCED)
                     .where(
                         jobs.c.state == JobState.queued.value,
                         jobs.c.announced_at.is_(None),
-                        jobs.c.available_at <= self.database.now(),
+                        jobs.c.available_at <= now,
                         jobs.c.waiting_on == 0,
                     )
                     .limit(BATCH)
@@ -157,43 +166,72 @@ class Upkeep:
                 return
             waiting = [announcement(row) for row in rows]
             await self.transport.announce(waiting)
-            await self._mark(waiting)
+            await self._mark(waiting, now)
             self.counts.announced += len(waiting)
             if len(rows) < BATCH:
                 return
 
-    async def _mark(self, waiting: Sequence[Announcement]) -> None:
-        """Note that Redis knows; a job that left the queue meanwhile is left alone."""
+    async def _mark(self, waiting: Sequence[Announcement], read_at: datetime) -> None:
+        """Note that Redis knows; a job that ran and came back since `read_at` is left to the next round.
+
+        No other condition: a job that has left the queue may be noted, and PostgreSQL, offered an index
+        of the outbox, would rather walk through all of it than look 500 ids up.
+        """
         async with self.database.session() as session:
             await session.execute(
                 update(jobs)
-                .where(
-                    jobs.c.id.in_([item.job_id for item in waiting]),
-                    jobs.c.state == JobState.queued.value,
-                    jobs.c.announced_at.is_(None),
-                )
+                .where(jobs.c.id.in_([item.job_id for item in waiting]), jobs.c.queued_at <= read_at)
                 .values(announced_at=self.database.now())
             )
 
     async def notice_loss(self) -> None:
-        """When Redis was restarted or has lost its data, announce everything anew."""
+        """When Redis was restarted or has lost its data, tell it of everything anew."""
         epoch = await self.transport.epoch()
         if epoch == self._epoch:
             return
+        known = await self._known_epoch()
+        if known is not None and known != epoch:
+            log.info("redis began anew; announcing every waiting job again")
+            await self._announce_everything(epoch)
+            self.counts.redis_losses += 1
         async with self.database.session() as session:
-            known = await session.scalar(select(epochs.c.epoch).where(epochs.c.id == 1).with_for_update())
             if known is None:
                 await session.execute(insert(epochs).values(id=1, epoch=epoch))
-            elif known != epoch:
+            else:
                 await session.execute(update(epochs).where(epochs.c.id == 1).values(epoch=epoch))
-                await session.execute(
-                    update(jobs)
-                    .where(jobs.c.state == JobState.queued.value, jobs.c.announced_at.is_not(None))
-                    .values(announced_at=None)
-                )
-                self.counts.redis_losses += 1
-                log.warning("redis began anew; announcing every waiting job again")
         self._epoch = epoch
+
+    async def _known_epoch(self) -> str | None:
+        async with self.database.reading() as session:
+            known: str | None = await session.scalar(select(epochs.c.epoch).where(epochs.c.id == 1))
+        return known
+
+    async def _announce_everything(self, epoch: str) -> None:
+        """Announce all that waits, first in line first, unless another process was quicker.
+
+        It only reads: a hundred thousand rows must not be locked while workers ask for them.
+        """
+        place = tuple_(jobs.c.pool, jobs.c.rank, jobs.c.id)
+        after: tuple[str, int, str] | None = None
+        while await self._known_epoch() != epoch:
+            statement = (
+                select(*_ANNOUNCED)
+                .where(
+                    jobs.c.state == JobState.queued.value,
+                    jobs.c.waiting_on == 0,
+                    jobs.c.available_at <= self.database.now(),
+                )
+                .order_by(jobs.c.pool, jobs.c.rank, jobs.c.id)
+                .limit(BATCH)
+            )
+            if after is not None:
+                statement = statement.where(place > after)
+            async with self.database.reading() as session:
+                rows = (await session.execute(statement)).mappings().all()
+            await self.transport.announce([announcement(row) for row in rows])
+            if len(rows) < BATCH:
+                return
+            after = (rows[-1]["pool"], rows[-1]["rank"], rows[-1]["id"])
 
     async def remember_forgotten(self) -> None:
         """Announce again what should be first in line and is not there.
