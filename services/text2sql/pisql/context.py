@@ -34,6 +34,8 @@ class StageContext:
     calls: list[CallRecord] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     timings_ms: dict[str, float] = field(default_factory=dict)
+    _under_way: int = 0
+    _waiting_since: float = 0.0
 
     def notice(self, code: ErrorCode | str, message: str) -> None:
         """Remember something the reader of the answer should know; said once."""
@@ -58,6 +60,20 @@ class StageContext:
         finally:
             spent = (time.perf_counter() - started) * 1_000
             self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + spent
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Add to `model` the wall time in which a model call is under way; calls made together count once."""
+        if self._under_way == 0:
+            self._waiting_since = time.perf_counter()
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if self._under_way == 0:
+                spent = (time.perf_counter() - self._waiting_since) * 1_000
+                self.timings_ms["model"] = self.timings_ms.get("model", 0.0) + spent
 
     async def ask(
         self,
@@ -118,7 +134,7 @@ class StageContext:
         if not self.meter.take_call(share):
             return None
         try:
-            with self.timed("model"):
+            with self._waiting():
                 reply = await self.ports.chat.complete(request)
         except ModelUnavailableError as error:
             self.calls.append(CallRecord(request.role, request.model, request.key, 0, 0, 0.0, False))

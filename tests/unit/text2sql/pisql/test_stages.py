@@ -10,9 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from services.text2sql.pisql import parsing
 from services.text2sql.pisql.budget import BudgetMeter
-from services.text2sql.pisql.chat import ChatRequest, Message, Recording, RecordingChat, ReplayingChat
+from services.text2sql.pisql.chat import (
+    ChatReply,
+    ChatRequest,
+    Message,
+    Recording,
+    RecordingChat,
+    ReplayingChat,
+)
 from services.text2sql.pisql.configuration import Budget, Configuration, Profile, Role, Share, ValueSettings
+from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import (
     BadOutputError,
     QuestionInvalidError,
@@ -35,6 +44,7 @@ from services.text2sql.pisql.objects import (
     schema_from_plain,
     to_plain,
 )
+from services.text2sql.pisql.ports import Ports
 from services.text2sql.pisql.stages import s0_admit, s2_values, s3_linking, s4_examples, s7_reference
 from services.text2sql.pisql.stages.s1_catalogue import Semantics, build, fingerprint, profile, restrict
 from services.text2sql.pisql.stages.s2_values import MinHasher, ValueIndex, heuristic_keywords, three_grams
@@ -352,3 +362,24 @@ class TestReplay:
         keys = {dataclasses.replace(self.REQUEST, **change).key for change in changes}  # type: ignore[arg-type]
         assert len(keys | {self.REQUEST.key}) == 6
         assert dataclasses.replace(self.REQUEST, tags=(("a", "b"),)).key == self.REQUEST.key
+
+
+def test_calls_made_together_are_waited_for_once() -> None:
+    """Overhead is wall time less the time in which the model was at work."""
+
+    class ScriptedSlow:
+        async def complete(self, request: ChatRequest) -> ChatReply:
+            await asyncio.sleep(0.05)
+            return ChatReply("```sql\nSELECT 1\n```")
+
+    async def ask_three() -> StageContext:
+        settings = Configuration()
+        engine = ShopEngine()
+        engine.close()
+        ports = Ports(chat=ScriptedSlow(), programs=None, engine=engine)
+        context = StageContext(settings, ports, BudgetMeter(settings.budget, ports.clock))
+        calls = (context.ask(Share.SQL, Role.SQL_WRITER, (), parsing.sql_block, seed=n) for n in range(3))
+        await asyncio.gather(*calls)
+        return context
+
+    assert 45 <= asyncio.run(ask_three()).timings_ms["model"] < 140
