@@ -26,6 +26,11 @@ CONFIGURATION: dict[str, str | bool | int | float | list[str]] = {
 """Every connection of one process to one file must be opened with the same configuration."""
 
 
+def connect_file(file: str) -> duckdb.DuckDBPyConnection:
+    """Open a file read-only under our configuration. Raises duckdb.Error."""
+    return duckdb.connect(file, read_only=True, config=CONFIGURATION)
+
+
 class DuckDBConnection(ReadOnlyConnection):
     """A read-only connection to one DuckDB file."""
 
@@ -33,7 +38,7 @@ class DuckDBConnection(ReadOnlyConnection):
         """Raises QueryError `database_unavailable`."""
         file = Path(Address(target).file)
         try:
-            self._connection = duckdb.connect(str(file), read_only=True, config=CONFIGURATION)
+            self._connection = connect_file(str(file))
         except duckdb.Error as error:
             raise QueryError("database_unavailable", f"DuckDB: {_message(error)}") from None
 
