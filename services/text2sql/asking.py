@@ -12,14 +12,14 @@ import orjson
 
 from services.text2sql.adapters import GatedEngine, SandboxedPrograms
 from services.text2sql.chart import suggest
-from services.text2sql.gateway_chat import GatewayChat
+from services.text2sql.gateway_chat import GatewayChat, GatewaySimilarity
 from services.text2sql.pisql.chat import ChatModel, RecordingChat
 from services.text2sql.pisql.configuration import Budget, Configuration, Profile, Share
 from services.text2sql.pisql.errors import PiSqlError
 from services.text2sql.pisql.objects import Answer, Example, Question, ResultTable, to_plain
 from services.text2sql.pisql.pipeline import Knowledge, answer
 from services.text2sql.pisql.ports import Event, Ports
-from services.text2sql.pisql.trace import RecordedTimes, make
+from services.text2sql.pisql.trace import RecordedSimilarity, RecordedTimes, make
 from services.text2sql.problems import from_pisql
 from services.text2sql.registry import Access, Registry
 from services.text2sql.schemas import AskQuestion
@@ -97,6 +97,16 @@ class Asker:
         """The model as the principal may use it."""
         return GatewayChat(self._settings.gateway_url, self._signer, principal, client=self._client)
 
+    def _similarity(self, principal: Principal) -> RecordedSimilarity | None:
+        """How stored values are compared by meaning, where an embedding model is set."""
+        model = self._settings.text2sql_embedding_model
+        if not model:
+            return None
+        gateway = self._settings.gateway_url
+        return RecordedSimilarity(
+            GatewaySimilarity(gateway, self._signer, principal, model=model, client=self._client)
+        )
+
     async def open_question(
         self, principal: Principal, request: AskQuestion, access: Access, state: str = "running"
     ) -> QuestionRow:
@@ -151,9 +161,11 @@ class Asker:
         with await self._registry.open(access) as database:
             engine = RecordedTimes(GatedEngine(database))
             programs = SandboxedPrograms(self._sandbox, database) if self._sandbox else None
-            ports = Ports(chat=chat, programs=programs, engine=engine, emit=emit)
+            similarity = self._similarity(principal)
+            ports = Ports(chat=chat, programs=programs, engine=engine, emit=emit, similarity=similarity)
             answered = await answer(question, knowledge, settings, ports)
-        return answered, make(question, settings, chat.recording, engine.times, answered)
+        cosines = similarity.cosines if similarity is not None else None
+        return answered, make(question, settings, chat.recording, engine.times, answered, cosines)
 
     async def _examples(self, principal: Principal, access: Access) -> list[Example]:
         """Approved pairs of the tenant; never another tenant's."""

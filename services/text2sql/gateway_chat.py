@@ -1,8 +1,10 @@
-"""The pipeline's chat port over the gateway: every token is metered there for the asking principal."""
+"""The pipeline's chat and similarity ports over the gateway, metered there for the asking principal."""
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import httpx
@@ -12,6 +14,9 @@ from services.text2sql.pisql.errors import ModelUnavailableError
 from shared.llm import gateway_chat
 from shared.principal import Principal, PrincipalSigner
 from shared.problems import Problem
+
+EMBEDDED_TOGETHER = 64
+EMBEDDING_SECONDS = 30.0
 
 
 class GatewayChat:
@@ -61,3 +66,54 @@ class GatewayChat:
             finish_reason=reply.finish_reason or "",
             seconds=time.perf_counter() - started,
         )
+
+
+class GatewaySimilarity:
+    """Compares texts by `/v1/embeddings` with the principal's own token."""
+
+    def __init__(
+        self,
+        gateway_url: str,
+        signer: PrincipalSigner,
+        principal: Principal,
+        *,
+        model: str,
+        client: httpx.AsyncClient | None = None,
+    ) -> None:
+        self._url = f"{gateway_url.rstrip('/')}/v1/embeddings"
+        self._signer = signer
+        self._principal = principal
+        self._model = model
+        self._client = client
+
+    async def compare(self, pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
+        """Cosines of the pairs' embeddings; a refusal raises `ModelUnavailableError`."""
+        texts = list(dict.fromkeys(text for pair in pairs for text in pair))
+        if self._client is not None:
+            embedded = await self._embed(texts, self._client)
+        else:
+            async with httpx.AsyncClient(timeout=EMBEDDING_SECONDS) as client:
+                embedded = await self._embed(texts, client)
+        vectors = dict(zip(texts, embedded, strict=True))
+        return [_cosine(vectors[first], vectors[second]) for first, second in pairs]
+
+    async def _embed(self, texts: Sequence[str], client: httpx.AsyncClient) -> list[Sequence[float]]:
+        found: list[Sequence[float]] = []
+        for start in range(0, len(texts), EMBEDDED_TOGETHER):
+            body = {"model": self._model, "input": list(texts[start : start + EMBEDDED_TOGETHER])}
+            token = self._signer.sign(self._principal, audience="gateway")
+            try:
+                response = await client.post(
+                    self._url, json=body, headers={"Authorization": f"Bearer {token}"}
+                )
+                response.raise_for_status()
+                found += [item["embedding"] for item in response.json()["data"]]
+            except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+                raise ModelUnavailableError(f"embeddings: {type(error).__name__}") from error
+        return found
+
+
+def _cosine(first: Sequence[float], second: Sequence[float]) -> float:
+    product = sum(a * b for a, b in zip(first, second, strict=True))
+    norm = math.sqrt(sum(a * a for a in first) * sum(b * b for b in second))
+    return product / norm if norm else 0.0

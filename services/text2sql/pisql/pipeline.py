@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from services.text2sql.pisql.budget import BudgetMeter
 from services.text2sql.pisql.configuration import Configuration, Share
 from services.text2sql.pisql.context import StageContext
+from services.text2sql.pisql.errors import ModelUnavailableError
 from services.text2sql.pisql.objects import (
     Answer,
     Example,
@@ -109,9 +110,13 @@ class _Run:
             self._context.notice("no_value_index", "values are not indexed yet; samples are used")
             return ()
         phrases = await s2_values.keywords(question, self._context)
-        return s2_values.retrieve(
-            phrases, index, self._knowledge.schema, self._settings.values, self._ports.embed
-        )
+        where = (phrases, index, self._knowledge.schema, self._settings.values)
+        if self._ports.similarity is not None:
+            try:
+                return await s2_values.retrieve_by_meaning(*where, self._ports.similarity)
+            except ModelUnavailableError as error:
+                self._context.notice("no_embeddings", f"values are compared by spelling only: {error}")
+        return s2_values.retrieve(*where)
 
     async def _solve(self, briefing: Briefing) -> Answer:
         if self._settings.early_exit and await self._early(briefing):

@@ -16,7 +16,6 @@ from services.text2sql.pisql.configuration import DataForm, Limits, TimingSettin
 from services.text2sql.pisql.objects import ProgramError, ProgramStatus, ResultTable
 
 Clock: TypeAlias = Callable[[], float]
-Embedder: TypeAlias = Callable[[Sequence[str]], Sequence[Sequence[float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +72,14 @@ class SqlEngine(Protocol):
         ...
 
 
+class Similarity(Protocol):
+    """Compares texts by their embeddings. Raises `ModelUnavailableError` when it cannot."""
+
+    async def compare(self, pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
+        """The cosine of the embeddings of each pair."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something a stage wants to be seen while the question is worked on."""
@@ -90,4 +97,4 @@ class Ports:
     engine: SqlEngine
     clock: Clock = time.monotonic
     emit: Callable[[Event], None] = lambda _event: None
-    embed: Embedder | None = None
+    similarity: Similarity | None = None

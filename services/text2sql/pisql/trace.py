@@ -15,9 +15,10 @@ from pydantic import TypeAdapter
 
 from services.text2sql.pisql.chat import Recording, ReplayingChat
 from services.text2sql.pisql.configuration import Configuration, Limits, TimingSettings
+from services.text2sql.pisql.errors import ModelUnavailableError
 from services.text2sql.pisql.objects import Answer, Question, to_plain
 from services.text2sql.pisql.pipeline import Knowledge, answer
-from services.text2sql.pisql.ports import Ports, SqlEngine, SqlRun
+from services.text2sql.pisql.ports import Ports, Similarity, SqlEngine, SqlRun
 
 _CONFIGURATION: TypeAdapter[Configuration] = TypeAdapter(Configuration)
 _QUESTION: TypeAdapter[Question] = TypeAdapter(Question)
@@ -52,20 +53,40 @@ class RecordedTimes:
         return await self._inner.cost(sql)
 
 
+class RecordedSimilarity:
+    """Comparisons of texts that are remembered, or answered from memory."""
+
+    def __init__(self, inner: Similarity | None, known: Mapping[str, float] | None = None) -> None:
+        self._inner = inner
+        self.cosines: dict[str, float] = dict(known or {})
+
+    async def compare(self, pairs: Sequence[tuple[str, str]]) -> Sequence[float]:
+        """Remembered cosines of these pairs, or fresh ones; without a model the latter are missing."""
+        fresh = [pair for pair in dict.fromkeys(pairs) if json.dumps(pair) not in self.cosines]
+        if fresh:
+            if self._inner is None:
+                raise ModelUnavailableError("the recording lacks a comparison")
+            for pair, cosine in zip(fresh, await self._inner.compare(fresh), strict=True):
+                self.cosines[json.dumps(pair)] = round(cosine, 6)
+        return [self.cosines[json.dumps(pair)] for pair in pairs]
+
+
 def make(
     question: Question,
     configuration: Configuration,
     recording: Recording,
     times: Mapping[str, Sequence[float | None]],
     given: Answer,
+    cosines: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """The trace as JSON data."""
+    """The trace as JSON data; `cosines` are those of values compared by meaning, None when none were."""
     return {
         "version": 1,
         "question": to_plain(question),
         "configuration": _CONFIGURATION.dump_python(configuration, mode="json"),
         "replies": list(recording.lines()),
         "times_ms": {key: list(values) for key, values in times.items()},
+        "cosines": dict(cosines) if cosines is not None else None,
         "fingerprint": given.fingerprint,
         "answer": to_plain(given),
     }
@@ -78,10 +99,12 @@ async def replay(trace: Mapping[str, Any], knowledge: Knowledge, ports: Ports) -
     so that prompts differ, replies are missing and the answer carries the warning `llm_unavailable`.
     """
     recording = Recording(json.loads(line) for line in trace["replies"])
+    cosines = trace.get("cosines")
     replaying = dataclasses.replace(
         ports,
         chat=ReplayingChat(recording),
         engine=RecordedTimes(ports.engine, trace["times_ms"]),
+        similarity=RecordedSimilarity(None, cosines) if cosines is not None else None,
     )
     return await answer(
         _QUESTION.validate_python(trace["question"]),

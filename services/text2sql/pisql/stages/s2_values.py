@@ -2,8 +2,8 @@
 
 Offline, distinct text values of every column are indexed by MinHash signatures over character
 3-grams (signature size 100). Online, each keyword is looked up; candidates pass a Jaccard, an edit and
-(when an embedder is given) an embedding threshold, and per keyword only those within 90 % of the best
-stay. The thresholds are CHESS's.
+(when embeddings can be compared) an embedding threshold, and per keyword only those within 90 % of the best
+stay. The thresholds are CHESS's; without embeddings a closer spelling is asked for instead.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from services.text2sql.pisql.configuration import Role, Share, ValueSettings
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import BadOutputError
 from services.text2sql.pisql.objects import MatchKind, Question, SchemaView, ValueHit
-from services.text2sql.pisql.ports import Embedder
-from services.text2sql.pisql.words import STOP_WORDS, cosine
+from services.text2sql.pisql.ports import Similarity
+from services.text2sql.pisql.words import STOP_WORDS
 
 _QUOTED = re.compile(r"\"([^\"]{1,80})\"|'([^']{1,80})'|“([^”]{1,80})”")
 _TOKEN = re.compile(r"[\w][\w.\-/&']*", re.UNICODE)
 _IDENTIFIER = re.compile(r"^[0-9a-fA-F-]{16,}$|^\d+$")
 _SHORTLIST = 64
+_COMPARED = 8
+CLOSE_SPELLING = 0.75
 _SCANNED_VALUES = 20_000
 DEFAULTS = ValueSettings()
 
@@ -226,20 +228,61 @@ async def keywords(question: Question, context: StageContext) -> tuple[str, ...]
 
 
 def retrieve(
+    phrases: Sequence[str], index: ValueIndex, schema: SchemaView, settings: ValueSettings
+) -> tuple[ValueHit, ...]:
+    """At most `per_column` hits a column and `total` in all, best first, by spelling alone.
+
+    Nothing weeds out texts that merely share letters, so hits by edit distance must be close.
+    """
+    near = near_hits(phrases, index, schema, settings)
+    return _best([_close(hits) for hits in near], settings)
+
+
+async def retrieve_by_meaning(
     phrases: Sequence[str],
     index: ValueIndex,
     schema: SchemaView,
     settings: ValueSettings,
-    embed: Embedder | None = None,
+    similarity: Similarity,
 ) -> tuple[ValueHit, ...]:
-    """At most `per_column` hits a column and `total` in all, best first."""
-    best: dict[tuple[str, str, str], ValueHit] = {}
-    for phrase in phrases:
-        hits = [
+    """As `retrieve`, but hits by edit distance stay when their meaning is near, however they are spelt.
+
+    Raises `ModelUnavailableError`.
+    """
+    near = near_hits(phrases, index, schema, settings)
+    compared = [hit for hits in near for hit in hits if hit.kind is MatchKind.EDIT]
+    cosines = await similarity.compare([(hit.keyword, hit.value) for hit in compared]) if compared else ()
+    meant = {
+        id(hit)
+        for hit, cosine in zip(compared, cosines, strict=True)
+        if cosine >= settings.embedding_threshold
+    }
+    kept = [[hit for hit in hits if hit.kind is not MatchKind.EDIT or id(hit) in meant] for hits in near]
+    return _best(kept, settings)
+
+
+def near_hits(
+    phrases: Sequence[str], index: ValueIndex, schema: SchemaView, settings: ValueSettings
+) -> list[list[ValueHit]]:
+    """For every phrase the stored values it may mean, as far as the view shows them."""
+    return [
+        [
             hit
-            for hit in _hits(phrase, index, settings, embed)
+            for hit in _hits(phrase, index, settings)
             if index.within(schema, IndexedValue(hit.table, hit.column, hit.value))
         ]
+        for phrase in phrases
+    ]
+
+
+def _close(hits: Sequence[ValueHit]) -> list[ValueHit]:
+    return [hit for hit in hits if hit.kind is not MatchKind.EDIT or hit.score >= CLOSE_SPELLING]
+
+
+def _best(found: Sequence[Sequence[ValueHit]], settings: ValueSettings) -> tuple[ValueHit, ...]:
+    """Per phrase those within a share of the best, then the best per column and in all."""
+    best: dict[tuple[str, str, str], ValueHit] = {}
+    for hits in found:
         top = max((hit.score for hit in hits), default=0.0)
         for hit in hits:
             key = (hit.table, hit.column, hit.value)
@@ -258,12 +301,13 @@ def retrieve(
     return tuple(kept)
 
 
-def _hits(phrase: str, index: ValueIndex, settings: ValueSettings, embed: Embedder | None) -> list[ValueHit]:
+def _hits(phrase: str, index: ValueIndex, settings: ValueSettings) -> list[ValueHit]:
+    """Values equal to a phrase, or else those that hold it, lie in it or are spelt like it."""
     hits = [_hit(phrase, index.value(number), 1.0, MatchKind.EXACT) for number in index.exact(phrase)]
     if hits or len(phrase) < 3:
         return hits
     lowered = phrase.lower()
-    near = []
+    near, alike = [], []
     for number, _jaccard in index.similar(phrase):
         item = index.value(number)
         value = item.value.lower()
@@ -273,28 +317,13 @@ def _hits(phrase: str, index: ValueIndex, settings: ValueSettings, embed: Embedd
             shorter, longer = sorted((len(value), len(lowered)))
             near.append(_hit(phrase, item, 0.7 + 0.3 * shorter / longer, MatchKind.SUBSTRING))
             continue
-        similarity = difflib.SequenceMatcher(None, lowered, value).ratio()
-        if similarity >= settings.edit_threshold:
-            near.append(_hit(phrase, item, similarity, MatchKind.EDIT))
-    if embed is None:
-        # Without embeddings nothing weeds out texts that merely share letters: ask for a close spelling.
-        return [hit for hit in near if hit.kind is not MatchKind.EDIT or hit.score >= 0.75]
-    return _embedded(phrase, near, embed, settings)
+        ratio = difflib.SequenceMatcher(None, lowered, value).ratio()
+        if ratio >= settings.edit_threshold:
+            alike.append(_hit(phrase, item, ratio, MatchKind.EDIT))
+    # Each of these costs an embedding: only the nearest are worth one.
+    alike.sort(key=lambda hit: (-hit.score, hit.table, hit.column, hit.value))
+    return near + alike[:_COMPARED]
 
 
 def _hit(phrase: str, item: IndexedValue, score: float, kind: MatchKind) -> ValueHit:
     return ValueHit(phrase, item.table, item.column, item.value, round(score, 6), kind)
-
-
-def _embedded(phrase: str, hits: list[ValueHit], embed: Embedder, settings: ValueSettings) -> list[ValueHit]:
-    if not hits:
-        return []
-    wanted, *vectors = [
-        {str(position): weight for position, weight in enumerate(vector)}
-        for vector in embed([phrase, *(hit.value for hit in hits)])
-    ]
-    return [
-        hit
-        for hit, vector in zip(hits, vectors, strict=True)
-        if cosine(wanted, vector) >= settings.embedding_threshold
-    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from services.text2sql.pisql.configuration import Budget, Configuration, Profile
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import (
     BadOutputError,
+    ModelUnavailableError,
     QuestionInvalidError,
     ReplyMissingError,
     UnknownDatabaseError,
@@ -49,6 +51,7 @@ from services.text2sql.pisql.stages import s0_admit, s2_values, s3_linking, s4_e
 from services.text2sql.pisql.stages.s1_catalogue import Semantics, build, fingerprint, profile, restrict
 from services.text2sql.pisql.stages.s2_values import MinHasher, ValueIndex, heuristic_keywords, three_grams
 from services.text2sql.pisql.stages.s8_candidates import plan
+from services.text2sql.pisql.trace import RecordedSimilarity
 from tests.unit.text2sql.pisql.doubles import SHOP, ScriptedChat, ShopEngine, table
 
 SETTINGS = Configuration()
@@ -169,11 +172,31 @@ class TestValues:
         assert s2_values.retrieve(("Place",), index, restrict(SHOP, ["orders"]), ValueSettings()) == ()
 
     def test_embeddings_weed_out_lookalikes(self) -> None:
-        def embed(texts: list[str]) -> list[list[float]]:
-            return [[1.0, 0.0] if text in ("Norwway", "Norway") else [0.0, 1.0] for text in texts]
+        """Spelling keeps what is close, meaning what is meant."""
+        meant = {("Norwway", "Norway"): 0.9, ("Itzzy", "Italy"): 0.8, ("Itzzy", "Ada"): 0.1}
 
-        hits = s2_values.retrieve(("Norwway",), self.INDEX, SHOP, ValueSettings(), embed)  # type: ignore[arg-type]
-        assert [hit.value for hit in hits] == ["Norway"]
+        class ScriptedSimilarity:
+            async def compare(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+                return [meant.get(pair, 0.0) for pair in pairs]
+
+        def found(*phrases: str) -> list[str]:
+            hits = s2_values.retrieve_by_meaning(
+                phrases, self.INDEX, SHOP, ValueSettings(), RecordedSimilarity(ScriptedSimilarity())
+            )
+            return [hit.value for hit in asyncio.run(hits)]
+
+        def spelt(phrase: str) -> list[str]:
+            return [hit.value for hit in s2_values.retrieve((phrase,), self.INDEX, SHOP, ValueSettings())]
+
+        assert (found("Norwway"), spelt("Norwway")) == (["Norway"], ["Norway"])
+        assert (found("Itzzy"), spelt("Itzzy")) == (["Italy"], [])
+        assert found("Italya") == []
+
+    def test_comparisons_are_remembered(self) -> None:
+        known = RecordedSimilarity(None, {'["a", "b"]': 0.5})
+        assert asyncio.run(known.compare([("a", "b")])) == [0.5]
+        with pytest.raises(ModelUnavailableError):
+            asyncio.run(known.compare([("a", "c")]))
 
     def test_survives_bytes(self) -> None:
         again = ValueIndex.load(self.INDEX.dump())
