@@ -21,7 +21,6 @@ import argparse
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import secrets
@@ -35,9 +34,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.text2sql.common import RESULTS, spider_folder, write_json
+from benchmarks.text2sql.common import HALVES, RESULTS, questions_of, write_json
 from services.text2sql.evaluation import ablations, report
-from services.text2sql.evaluation.datasets import Dataset, Item, example_databases, spider_dev
+from services.text2sql.evaluation.datasets import Item
 from services.text2sql.evaluation.environment import Environment
 from services.text2sql.evaluation.harness import Harness, Record
 from services.text2sql.evaluation.metrics import percentage
@@ -127,20 +126,6 @@ def _load(path: Path) -> dict[str, dict[str, Record]]:
     return records
 
 
-def _questions(half: str, count: int) -> Dataset:
-    """Every k-th question of the databases of a half, in an order that leaves a fair sample at any end."""
-    whole = spider_dev(spider_folder())
-    development = example_databases(sorted(whole.databases))
-    items = tuple(
-        item
-        for item in whole.items
-        if half == "all" or (item.database in development) is (half == "development")
-    )
-    chosen = dataclasses.replace(whole, items=items).limited(count)
-    mixed = sorted(chosen.items, key=lambda item: hashlib.sha256(item.id.encode()).hexdigest())
-    return dataclasses.replace(chosen, items=tuple(mixed))
-
-
 class _Run:
     """One run: what was asked before, what is asked now, and where it is written."""
 
@@ -160,7 +145,7 @@ class _Run:
 
     async def ask_all(self, url: str, token: Callable[[], str]) -> None:
         """Ask every question that has no record yet, until the seconds of this run end."""
-        dataset = _questions(self._arguments.half, self._arguments.questions)
+        dataset = questions_of(self._arguments.half, self._arguments.questions)
         together = asyncio.Semaphore(1 if self._arguments.timed else self._arguments.together)
         async with httpx.AsyncClient(timeout=httpx.Timeout(600, connect=5), trust_env=False) as client:
             chat = EndpointChat(url, token, client)
@@ -243,7 +228,7 @@ def _arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--questions", type=int, default=100)
-    parser.add_argument("--half", choices=("reporting", "development", "all"), default="reporting")
+    parser.add_argument("--half", choices=HALVES, default="reporting")
     parser.add_argument("--seconds", type=float, default=540.0, help="wall-clock budget of this call")
     parser.add_argument("--together", type=int, default=4, help="questions asked at the same time")
     parser.add_argument("--timed", action="store_true", help="one question at a time, nothing shared")

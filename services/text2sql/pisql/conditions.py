@@ -124,7 +124,7 @@ class Conditions:
         year = re.fullmatch(r"(1[5-9]|20)\d\d", number.text) is not None
         if year:
             dated = [f for f in able if re.search(r"year|date|time|found", f.column.name, re.I)]
-            able = dated or able
+            able = dated or [field for field in able if field in self._spoken.named]
         named = [
             field
             for field in able

@@ -77,11 +77,13 @@ def readings(schema: SchemaView, hits: Sequence[ValueHit], question: str) -> lis
 
 
 def _reaches(schema: SchemaView, cues: Cues) -> list[tuple[Reach, float]]:
-    """The best reaches, and each named table alone where the question asks for what is absent."""
+    """The best reaches; where the question asks for what is absent, each table it may be absent from."""
     found = best_reaches(schema, cues)
     if cues.absence:
         known = [reach for reach, _ in found]
-        alone = [Reach((table,)) for table in schema.tables if cues.weight(table) >= 0.5]
+        named = {table.name.lower() for table in schema.tables if cues.weight(table) >= 0.5}
+        named |= {key.referred_table.lower() for key in schema.foreign_keys if key.table.lower() in named}
+        alone = [Reach((table,)) for table in schema.tables if table.name.lower() in named]
         found += [(reach, found[0][1] - 0.4) for reach in alone if reach not in known]
     return found
 
@@ -146,7 +148,8 @@ class _Reader:
         cues = self._cues
         if cues.count and not cues.group:
             # "number of staff" may be a column.
-            stored = any("number" in column_words(f.table, f.column) for f in self._spoken.named)
+            whole = (field for field in self._spoken.named if self._spoken.weight(field) >= 0.99)
+            stored = any(len(words) > 1 and "number" in words for words in map(_words, whole))
             for figures, cost in self._counts():
                 yield replace(start, figures=figures, score=start.score + (-0.2 if stored else 1.0) - cost)
         if cues.aggregates and not cues.sort:
@@ -295,3 +298,7 @@ def tables_of(found: Sequence[Reading], schema: SchemaView) -> list[Table]:
     names = {table.name for reading in found for table in reading.reach.tables}
     names |= {reading.absent.table for reading in found if reading.absent is not None}
     return [table for table in schema.tables if table.name in names]
+
+
+def _words(field: Field) -> frozenset[str]:
+    return column_words(field.table, field.column)
