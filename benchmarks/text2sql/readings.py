@@ -3,7 +3,7 @@
 `python -m benchmarks.text2sql.readings [--half reporting] [--questions 100]`
 
 A small model chooses among the readings that a question's words leave open. This asks: how many are there, is
-the right one among them (the ceiling of what the model can choose), is it the first (what the words alone say),
+the right one among them (the ceiling of what the model can choose), is it the first (what words alone say),
 and how often would a blind choice hit it. Right is EX (set) on the database as it is.
 """
 
