@@ -31,10 +31,10 @@ class Text2SqlSettings(JobSettings):
     text2sql_model_profiles: dict[str, ProfileName] = Field(
         default_factory=dict, description="profile of single aliases, over text2sql_model_profile"
     )
-    text2sql_embedding_model: str = Field(
-        "",
+    text2sql_embedding_model: str | None = Field(
+        None,
         description="alias by whose embeddings stored values are compared with the question's words; "
-        "empty compares their spelling only",
+        "without one, only their spelling is",
     )
     text2sql_demo: bool = Field(True, description="load the demonstration database `flights` on first start")
     text2sql_demo_days: int = Field(
