@@ -23,7 +23,7 @@ class VisionSettings(ServiceSettings):
         20.0, gt=0, le=600, description="time one image may take before its worker is killed"
     )
     vision_worker_memory_bytes: int = Field(
-        2 << 30, ge=256 << 20, description="address space of one worker; 50 megapixels need about 1 GiB"
+        2 << 30, ge=256 << 20, description="address space of one worker; 50 megapixels need up to 1.6 GiB"
     )
     vision_max_bytes: int = Field(20_000_000, gt=0, description="largest image file accepted")
     vision_max_pixels: int = Field(

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from PIL import Image
 
 from services.vision.app import create_app
 from services.vision.imaging import Limits
@@ -93,6 +94,31 @@ async def test_memory_beyond_the_limit_is_an_error_not_a_crash(pool: WorkerPool)
     assert caught.value.code in ("image_too_large", "image_malformed")
     assert (await pool.run("overlay", JOB, [JPEG])).blobs
     assert pool.process_ids() == [before]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mode", "kind", "options"),
+    [
+        ("RGBA", "WEBP", {"lossless": True, "method": 0}),
+        ("LA", "PNG", {"compress_level": 1}),
+        ("CMYK", "JPEG", {}),
+        ("F", "TIFF", {"compression": "tiff_lzw"}),
+    ],
+)
+async def test_the_largest_pictures_fit_the_memory_of_a_worker(
+    mode: str, kind: str, options: dict[str, object]
+) -> None:
+    """Fifty megapixels in the modes that take most on the way to sRGB."""
+    limits, side = vision_settings(), 7070
+    pool = WorkerPool(size=1, queue=0, seconds=60, memory_bytes=limits.vision_worker_memory_bytes)
+    await pool.start()
+    try:
+        file = save(Image.new(mode, (side, side)), kind, **options)
+        reply = await pool.run("overlay", to_parameters(OverlayJob(limits=limits.limits())), [file])
+        assert reply.result["pictures"][0]["working_size"] == [side, side]
+    finally:
+        await pool.close()
 
 
 async def test_a_cancelled_caller_leaves_no_half_read_pipe(pool: WorkerPool) -> None:
