@@ -168,7 +168,8 @@ class Configuration:
 
     With `independent_evidence` a match counts as `verified` only when two programs agree, or when SQL
     that follows none of the reference's programs gives the same rows; SQL that merely translates the
-    program it is compared with leaves the verdict at `majority`.
+    program it is compared with leaves the verdict at `majority`. Of a model held to a grammar the words
+    of the question (`is_steady`) and the model's own choice must agree.
     """
 
     profile: Profile = Profile.STANDARD
@@ -225,6 +226,14 @@ class Configuration:
     def alias(self, role: Role) -> str:
         """The model alias a role uses."""
         return self.models.get(role, self.model)
+
+    def is_steady(self, style: ProgramStyle | None) -> bool:
+        """Whether a writer held to a grammar keeps to what the question's words say.
+
+        The first style does; the others, and SQL that follows no program (`style` None), are the model's
+        own choice, so that their agreement means something. Alone, SQL keeps to the words.
+        """
+        return style == self.styles[0] if self.styles else True
 
     def model_profile(self, role: Role) -> ModelProfile:
         """The profile of the model a role uses."""

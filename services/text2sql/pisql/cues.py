@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from services.text2sql.pisql.objects import Column, SchemaView, Table, ValueHit
-from services.text2sql.pisql.words import STOP_WORDS, name_words, stem, stems
+from services.text2sql.pisql.objects import Column, MatchKind, SchemaView, Table, ValueHit
+from services.text2sql.pisql.words import STOP_WORDS, content_words, name_words, stem, stems
 
 _COUNT = re.compile(r"\bhow many\b|\bnumber of\b|\band numbers of\b|\bcount\b")
 _AGGREGATES = {
@@ -94,6 +94,10 @@ _MARKER = re.compile(
 )
 
 
+LONG = 6
+MOST_DESCRIBED = 8
+
+
 @dataclass(frozen=True, slots=True)
 class Number:
     """A number of the question: its digits, where its word stands, how it compares, what follows it.
@@ -132,6 +136,7 @@ class Cues:
     sort: bool
     descending: bool
     ascending: bool
+    extreme: bool
     superlative: bool
     common: bool
     group: bool
@@ -190,6 +195,7 @@ def read_cues(question: str, schema: SchemaView, hits: Sequence[ValueHit]) -> Cu
         sort=sort,
         descending=down,
         ascending=up,
+        extreme=(down or up) and not sort,
         superlative=(down or up) and not sort and not figures,
         common=bool(_COMMON.search(text)),
         # "the name of each teacher" lists teachers; only a figure per something groups them.
@@ -264,7 +270,7 @@ def _values(hits: Sequence[ValueHit]) -> tuple[tuple[float, frozenset[str]], ...
 
 
 def meant(question: str, schema: SchemaView, hits: Sequence[ValueHit]) -> tuple[ValueHit, ...]:
-    """Hits that speak of values: not those whose phrase is but the name of a table or a column.
+    """Hits that speak of values: not those whose phrase names a table or a column, or is a word spelt alike.
 
     A phrase that the question quotes, or writes with a capital inside a sentence, is always a value, unless
     it is only part of one ("contains 'Al'").
@@ -279,7 +285,10 @@ def meant(question: str, schema: SchemaView, hits: Sequence[ValueHit]) -> tuple[
             continue
         words = {stem(word) for word in name_words(phrase)} - {stem(word) for word in STOP_WORDS}
         capital = phrase[:1].isupper() and not question.startswith(phrase)
-        if phrase.lower() in quoted or capital or not words <= names:
+        sure = phrase.lower() in quoted or capital
+        least = 0.8 if len(phrase) >= LONG else 0.9
+        alike = hit.kind is MatchKind.EDIT and hit.score < least
+        if sure or not (words <= names or alike):
             kept.append(hit)
     return tuple(kept)
 
@@ -298,9 +307,22 @@ def _weights(question: str, schema: SchemaView) -> dict[str, float]:
         # A table named in part (`singer_in_concert` for "singers") must not outdo the one named whole.
         weights[table.name.lower()] = share if share > 0.99 else 0.2 * share
         for column in table.columns:
-            words = column_words(table, column)
-            weights[f"{table.name}.{column.name}".lower()] = share_said(words, asked, column.name)
+            weights[f"{table.name}.{column.name}".lower()] = _column_weight(table, column, asked)
     return weights
+
+
+def _column_weight(table: Table, column: Column, asked: Sequence[str]) -> float:
+    """How strongly a column is named, by its name or, a little less, by its description."""
+    words = column_words(table, column)
+    weight = share_said(words, asked, column.name)
+    if words == table_words(table) and column.is_number:
+        # The number in `flights.flight` is not meant whenever flights are; the text in `course.course` is.
+        weight *= 0.4
+    for text in (column.description, re.split(r"[,;:(.]", column.description)[0]):
+        described = frozenset(stem(word) for word in content_words(text))
+        if 0 < len(described) <= MOST_DESCRIBED:
+            weight = max(weight, 0.9 * len(described & set(asked)) / len(described))
+    return weight
 
 
 def table_words(table: Table) -> frozenset[str]:
@@ -318,7 +340,17 @@ def share_said(words: frozenset[str], asked: Sequence[str], name: str) -> float:
     """The share of a name's words that the question says; 1 where it runs them together."""
     if any(_runs_together(name, asked[start:]) for start in range(len(asked))):
         return 1.0
-    return len(words & set(asked)) / len(words) if words else 0.0
+    return len(said(words, asked)) / len(words) if words else 0.0
+
+
+def said(words: frozenset[str], asked: Sequence[str]) -> set[str]:
+    """Those of the words that are said, or of which a longer one is said: `dep` by "departure"."""
+    return {
+        word
+        for word in words
+        if word in asked
+        or (len(word) >= 3 and any(o.startswith(word) and len(o) >= len(word) + 4 for o in asked))
+    }
 
 
 def _runs_together(name: str, asked: Sequence[str]) -> bool:
@@ -331,10 +363,17 @@ def _runs_together(name: str, asked: Sequence[str]) -> bool:
     return False
 
 
+def words_of(table: Table, column: Column, weight: float) -> frozenset[str]:
+    """Words by which a column is spoken of; those of its description where its name is not said whole."""
+    words = column_words(table, column)
+    described = frozenset(stem(word) for word in content_words(column.description))
+    return words if weight >= 0.99 or len(described) > MOST_DESCRIBED else words | described
+
+
 def mentions(cues: Cues, name: str, words: frozenset[str]) -> tuple[int, ...]:
     """Positions at which the question speaks of a table or a column."""
     return tuple(
         number
         for number, word in enumerate(cues.words)
-        if word in words or _runs_together(name, cues.words[number:])
+        if said(words, (word,)) or _runs_together(name, cues.words[number:])
     )

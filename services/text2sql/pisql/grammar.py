@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from services.text2sql.pisql import rendering
 from services.text2sql.pisql.objects import ProgramStyle, SchemaView, ValueHit
-from services.text2sql.pisql.readings import readings
+from services.text2sql.pisql.readings import FREE, readings
 
 
 def literal(text: str) -> str:
@@ -40,15 +40,20 @@ def choice(texts: Iterable[str]) -> str:
     return f"({' | '.join(options)}){'?' if may_end else ''}"
 
 
-def sql_grammar(schema: SchemaView, hits: Sequence[ValueHit], question: str) -> str:
-    """A grammar for one fenced SELECT that is a reading of the question."""
-    statements = choice(rendering.sql(reading) for reading in readings(schema, hits, question))
+def sql_grammar(schema: SchemaView, hits: Sequence[ValueHit], question: str, spread: float = FREE) -> str:
+    """A grammar for one fenced SELECT that is a reading of the question within `spread`."""
+    statements = choice(rendering.sql(reading) for reading in readings(schema, hits, question, spread))
     return f'root ::= "```sql\\n" {statements} "\\n```"\n'
 
 
 def python_grammar(
-    schema: SchemaView, hits: Sequence[ValueHit], question: str, style: ProgramStyle = ProgramStyle.CODE
+    schema: SchemaView,
+    hits: Sequence[ValueHit],
+    question: str,
+    style: ProgramStyle = ProgramStyle.CODE,
+    spread: float = FREE,
 ) -> str:
-    """A grammar for one fenced program of the contract that is a reading of the question."""
-    programs = choice(rendering.program(reading, style) for reading in readings(schema, hits, question))
+    """A grammar for one fenced program of the contract that is a reading of the question within `spread`."""
+    found = readings(schema, hits, question, spread)
+    programs = choice(rendering.program(reading, style) for reading in found)
     return f'root ::= "```python\\n" {programs} "\\n```"\n'

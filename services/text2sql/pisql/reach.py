@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from services.text2sql.pisql.cues import Cues, column_words, table_words
+from services.text2sql.pisql.cues import Cues, said, table_words, words_of
 from services.text2sql.pisql.objects import Column, ForeignKey, SchemaView, Table
 
 _IDENTIFIER = re.compile(r"(^|_)[iI][dD]$|[a-z]I[dD]$")
@@ -99,6 +99,7 @@ def cover(reach: Reach, cues: Cues) -> float:
     covered += sum(0.6 * score for score, holders in cues.values if names & holders)
     for _, table, column in reach.fields():
         weight = cues.weight(table, column)
-        for word in column_words(table, column) & set(cues.words) if weight >= 0.5 else ():
+        spoken = words_of(table, column, weight)
+        for word in said(spoken, cues.words) if weight >= 0.5 else ():
             credit[word] = max(credit.get(word, 0.0), 0.5 * weight)
     return covered + sum(credit.values()) - 0.4 * (len(reach.tables) - 1)

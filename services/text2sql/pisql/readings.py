@@ -20,7 +20,8 @@ from services.text2sql.pisql.spoken import FAR, Spoken, one_per_name
 from services.text2sql.pisql.words import name_words, stem
 
 MOST_READINGS = 32
-SPREAD = 1.0
+#: How far behind the best a reading may lie: little where words decide, more where the model is to choose.
+STEADY, FREE = 0.2, 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One plan. `order` is a field, or `count` to order groups by their size.
+    """One plan. Rows are ordered by `order`, groups by `ranked`.
 
     `absent` asks for rows of the first table that no row of the key's table refers to, of those that meet
     `absent_conditions`. `both` asks for what is shown of rows under each of two conditions.
@@ -48,7 +49,7 @@ class Reading:
     group: tuple[Field, ...] = ()
     having: tuple[str, str] | None = None
     order: Field | None = None
-    by_count: bool = False
+    ranked: Figure | None = None
     descending: bool = False
     limit: str = ""
     distinct: bool = False
@@ -58,8 +59,10 @@ class Reading:
     score: float = 0.0
 
 
-def readings(schema: SchemaView, hits: Sequence[ValueHit], question: str) -> list[Reading]:
-    """At most `MOST_READINGS` different readings of a question, best first; never none."""
+def readings(
+    schema: SchemaView, hits: Sequence[ValueHit], question: str, spread: float = FREE
+) -> list[Reading]:
+    """At most `MOST_READINGS` different readings of a question within `spread`, best first; never none."""
     hits = meant(question, schema, hits)
     cues = read_cues(question, schema, hits)
     found: dict[Reading, float] = {}
@@ -73,7 +76,7 @@ def readings(schema: SchemaView, hits: Sequence[ValueHit], question: str) -> lis
         return [Reading(best_reaches(schema, cues)[0][0], figures=(Figure("count"),))]
     ranked = sorted(found.items(), key=lambda item: -item[1])
     best = ranked[0][1]
-    return [reading for reading, score in ranked[:MOST_READINGS] if score >= best - SPREAD]
+    return [reading for reading, score in ranked[:MOST_READINGS] if score >= best - spread]
 
 
 def _reaches(schema: SchemaView, cues: Cues) -> list[tuple[Reach, float]]:
@@ -109,8 +112,12 @@ class _Reader:
             cut = next((number.text for number in rest if number.cut), "")
             if cues.absence and len(self._reach.tables) == 1:
                 yield from self._absent(start)
-            if counted and not cues.absence:
+            # "which 5 airports have the most" cuts; "with at least 5 flights" counts.
+            cuts = cues.superlative and bool(counted) and counted[0].operator == "="
+            if counted and not cues.absence and not cuts:
                 yield from self._having(start, counted[0])
+            elif cues.extreme and {"avg", "sum"} & set(cues.aggregates):
+                yield from self._ranked(start, cut or (counted[0].text if cuts else "1"))
             elif cues.superlative or cues.common:
                 yield from self._superlative(start, cut or (rest[0].text if rest else "1"))
             elif cues.group:
@@ -201,10 +208,22 @@ class _Reader:
                 )
             if by_count:
                 for key, more in self._keys(shown):
-                    ordered = replace(start, shown=shown, group=key, by_count=True, limit=limit)
+                    ordered = replace(start, shown=shown, group=key, ranked=Figure("count"), limit=limit)
                     ordered = replace(ordered, descending=cues.descending or cues.common)
                     yield replace(ordered, score=score - more)
                     yield replace(ordered, figures=(Figure("count"),), score=score - more - 0.3)
+
+    def _ranked(self, start: Reading, limit: str) -> Iterator[Reading]:
+        """The group with the extreme average or sum: "the carrier with the longest average delay"."""
+        for figures, extra in self._figures():
+            measured = {figure.field for figure in figures}
+            for shown, cost in self._group_lists(measured):
+                for key, more in self._keys(shown):
+                    reading = replace(start, shown=shown, group=key, ranked=figures[0], limit=limit)
+                    reading = replace(reading, descending=self._cues.descending)
+                    score = start.score + 1.5 - cost - more - extra
+                    yield replace(reading, score=score)
+                    yield replace(reading, figures=figures, score=score - 0.4)
 
     def _downwards(self, field: Field) -> bool:
         """Whether the extreme is the greatest; the oldest has the earliest date."""
@@ -246,7 +265,7 @@ class _Reader:
                 for chosen, extra in figures:
                     reading = replace(start, shown=shown, figures=chosen, group=key)
                     if self._cues.sort or self._cues.superlative:
-                        reading = replace(reading, by_count=True, descending=self._cues.descending)
+                        reading = replace(reading, ranked=chosen[0], descending=self._cues.descending)
                     yield replace(reading, score=start.score + 1.2 - cost - more - extra)
 
     def _group_lists(self, measured: set[Field | None]) -> list[tuple[tuple[Field, ...], float]]:

@@ -99,9 +99,13 @@ def sql(reading: Reading) -> str:
         parts.append(f"GROUP BY {', '.join(_reference(reading, field) for field in reading.group)}")
     if reading.having is not None:
         parts.append(f"HAVING count(*) {reading.having[0]} {reading.having[1]}")
-    key_text = "count(*)" if reading.by_count else _reference(reading, reading.order) if reading.order else ""
-    if key_text:
-        parts.append(f"ORDER BY {key_text} {'DESC' if reading.descending else 'ASC'}")
+    order = ""
+    if reading.ranked is not None:
+        order = _sql_figure(reading, reading.ranked)
+    elif reading.order is not None:
+        order = _reference(reading, reading.order)
+    if order:
+        parts.append(f"ORDER BY {order} {'DESC' if reading.descending else 'ASC'}")
         if reading.limit:
             parts.append(f"LIMIT {reading.limit}")
     return " ".join(parts)
@@ -267,11 +271,13 @@ def _grouped(reading: Reading, writer: _Writer) -> None:
         code.append(f"groups = [(k, g) for k, g in groups if len(g) {_python_sign(operator)} {number}]")
         words += f", keep groups with count {operator} {number}"
     writer.step("group", words, *code)
-    if reading.by_count:
+    if reading.ranked is not None:
         cut = f"[:{reading.limit}]" if reading.limit else ""
         down = reading.descending
-        line = f"groups = sorted(groups, key=lambda x: len(x[1]), reverse={down}){cut}"
-        words = f"sort groups by count {'desc' if down else 'asc'}"
+        total = _total(reading, reading.ranked, "x[1]")
+        key = total if reading.ranked.field is None else f"sort_key({total})"
+        line = f"groups = sorted(groups, key=lambda x: {key}, reverse={down}){cut}"
+        words = f"sort groups by {_figure_words(reading.ranked)} {'desc' if down else 'asc'}"
         writer.step("sort", words + (f", keep the first {reading.limit}" if cut else ""), line)
     cells = [_cell(reading, field, "g[0]") for field in reading.shown]
     cells += [_total(reading, figure, "g") for figure in reading.figures]

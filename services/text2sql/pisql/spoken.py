@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-from services.text2sql.pisql.cues import Cues, column_words, mentions, share_said, table_words
+from services.text2sql.pisql.cues import Cues, column_words, mentions, share_said, table_words, words_of
 from services.text2sql.pisql.reach import Field, Reach
 
 FAR = 10_000
@@ -30,7 +30,7 @@ class Spoken:
         self.cues = cues
         self.fields = reach.fields()
         self._places = {
-            field: mentions(cues, field.column.name, column_words(field.table, field.column))
+            field: mentions(cues, field.column.name, words_of(field.table, field.column, self.weight(field)))
             for field in self.fields
         }
         self.at = {field: min(places, default=FAR) for field, places in self._places.items()}
@@ -38,9 +38,9 @@ class Spoken:
         # A key is meant only when it is named whole: "stadium" is no stadium_id.
         spoken_of = [f for f in self.fields if self.weight(f) >= (0.99 if reach.is_key(f) else 0.5)]
         self.named = _whole_names_first(spoken_of, self.weight)
+        head = cues.words[: cues.head]
         said = {
-            f: share_said(column_words(f.table, f.column), cues.words[: cues.head], f.column.name)
-            for f in spoken_of
+            f: share_said(words_of(f.table, f.column, self.weight(f)), head, f.column.name) for f in spoken_of
         }
         self.head = self.ordered(
             _whole_names_first([f for f in spoken_of if said[f] >= 0.5], said.__getitem__)
@@ -69,6 +69,9 @@ class Spoken:
             if self.cues.weight(field.table) >= 0.5 and re.search(r"name|title", field.column.name, re.I)
         ]
         found += [((field,), 0.2 + 0.2 * number) for number, field in enumerate(telling[:3])]
+        if not telling:
+            keys = (f for f in self.fields if f.column.name in f.table.primary_key)
+            found += [((f,), 0.3) for f in keys if self.cues.weight(f.table) >= 0.5][:2]
         found += [((field,), 0.5) for field in one_per_name(self.named, self.preference)[:4]]
         if not found:
             found += [((field,), 1.0) for field in self.fields if self.reach.is_key(field)][:2]

@@ -139,6 +139,9 @@ async def repair_all(
         mended.append(candidate)
     if reference is None or not context.configuration.reference_check:
         return mended
+    if context.profile(Role.SQL_FIXER).grammar:
+        # Held to the readings of the question, a second try can say nothing that the first could not.
+        return mended
     tries = 0
     for index, candidate in enumerate(mended):
         if candidate.match not in _MISMATCHES or not context.configuration.mismatch_repairs:
@@ -202,7 +205,8 @@ async def counter_check(
     one stays and is marked suspect.
     """
     group = dissent(candidates, reference, context.configuration.counter_check_share)
-    if not group or group[0].result is None:
+    held = context.profile(Role.PROGRAM_FIXER).grammar
+    if not group or group[0].result is None or held:
         return reference, False
     evidence = group[0].result
     program = reference.program

@@ -11,12 +11,13 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.text2sql.pisql.configuration import Selection, TimingSettings
+from services.text2sql.pisql.configuration import Configuration, Role, Selection, TimingSettings
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import SqlFailedError, SqlRejectedError
 from services.text2sql.pisql.objects import (
     Match,
     ProgramStatus,
+    ProgramStyle,
     Reference,
     SqlCandidate,
     Strategy,
@@ -38,20 +39,30 @@ def _votes(candidates: Sequence[SqlCandidate]) -> int:
     return sum(candidate.votes for candidate in candidates)
 
 
-def is_independent(matching: Sequence[SqlCandidate], reference: Reference) -> bool:
+def is_independent(
+    matching: Sequence[SqlCandidate], reference: Reference, configuration: Configuration
+) -> bool:
     """Whether more than a program and its own translation stand behind the result.
 
     Two agreeing programs do, and so does SQL that follows no program of the reference, unless a repair
-    has shown it the reference's result.
+    has shown it the reference's result. Of a model held to a grammar, one of them must keep to the
+    question's words and another be its own choice.
     """
-    if len(reference.members) > 1:
-        return True
-    return any(
-        name not in reference.members
+    unshown = [
+        candidate
         for candidate in matching
         if not any(repair.reason is not Match.ERROR for repair in candidate.repairs)
-        for name in (candidate.program_id, *candidate.also_from)
-    )
+    ]
+    sources = {name for item in unshown for name in (item.program_id, *item.also_from)}
+    if configuration.model_profile(Role.PROGRAMMER).grammar:
+        styles = {_style(name) for name in (*reference.members, *sources)}
+        return len({configuration.is_steady(style) for style in styles}) > 1
+    return len(reference.members) > 1 or any(name not in reference.members for name in sources)
+
+
+def _style(program_id: str) -> ProgramStyle | None:
+    """The style of a program by its id; None for SQL that follows none."""
+    return ProgramStyle(program_id.split("-")[0]) if program_id else None
 
 
 async def time_candidates(candidates: Sequence[SqlCandidate], context: StageContext) -> list[SqlCandidate]:
@@ -111,7 +122,7 @@ async def select(
         chosen = _pick(timed, context)
         checked = reference.program.status in (ProgramStatus.OK, ProgramStatus.EMPTY)
         needed = context.configuration.independent_evidence
-        sound = checked and (not needed or is_independent(matching, reference))
+        sound = checked and (not needed or is_independent(matching, reference, context.configuration))
         verdict = Verdict.VERIFIED if sound else Verdict.MAJORITY
         return Choice(chosen, verdict, _votes(matching) / _votes(executed)), _merge(candidates, timed)
     if executed:

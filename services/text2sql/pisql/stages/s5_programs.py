@@ -22,6 +22,7 @@ from services.text2sql.pisql.objects import (
     ValueHit,
 )
 from services.text2sql.pisql.program_text import Finding, check_program, read_steps
+from services.text2sql.pisql.readings import FREE, STEADY
 
 _ROUND_SEEDS = 100
 
@@ -63,9 +64,7 @@ async def write(
         _reader(profile),
         temperature=temperature,
         seed=seed,
-        grammar=python_grammar(briefing.schema, briefing.hits, briefing.question.text, style)
-        if profile.grammar
-        else None,
+        grammar=_grammar(briefing, style, context) if profile.grammar else None,
         tags={"style": style.value, "sample": str(sample)},
     )
     if source is None:
@@ -78,6 +77,11 @@ async def write(
             source, repairs = mended, 1
             findings = check(source, briefing.schema, settings.form)
     return _program(source, style, sample, temperature, repairs, findings)
+
+
+def _grammar(briefing: Briefing, style: ProgramStyle, context: StageContext) -> str:
+    spread = STEADY if context.configuration.is_steady(style) else FREE
+    return python_grammar(briefing.schema, briefing.hits, briefing.question.text, style, spread)
 
 
 def _reader(profile: ModelProfile) -> Callable[[str], str]:
@@ -145,9 +149,7 @@ async def fix(
         ),
         _reader(profile),
         seed=seed,
-        grammar=python_grammar(briefing.schema, briefing.hits, briefing.question.text, style)
-        if profile.grammar
-        else None,
+        grammar=_grammar(briefing, style, context) if profile.grammar else None,
         tags={"style": style.value},
     )
 

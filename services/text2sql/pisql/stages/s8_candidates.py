@@ -22,6 +22,7 @@ from services.text2sql.pisql.objects import (
     SqlCandidate,
     Strategy,
 )
+from services.text2sql.pisql.readings import FREE, STEADY
 from services.text2sql.pisql.stages.s5_programs import Briefing
 from services.text2sql.pisql.stages.s7_reference import ranked_groups, representative
 
@@ -106,9 +107,7 @@ async def write(
         parsing.sql_block,
         temperature=0.0 if seed == 0 else 0.8,
         seed=seed,
-        grammar=sql_grammar(briefing.schema, briefing.hits, briefing.question.text)
-        if profile.grammar
-        else None,
+        grammar=_grammar(briefing, program, context) if profile.grammar else None,
         tags={
             "strategy": assignment.strategy.value,
             "program": program.id if program else "",
@@ -117,6 +116,11 @@ async def write(
     if raw is None:
         return None
     return read(raw, assignment, number, briefing.schema)
+
+
+def _grammar(briefing: Briefing, program: PivotProgram | None, context: StageContext) -> str:
+    steady = context.configuration.is_steady(program.style if program else None)
+    return sql_grammar(briefing.schema, briefing.hits, briefing.question.text, STEADY if steady else FREE)
 
 
 def read(raw: str, assignment: Assignment, number: int, schema: SchemaView) -> SqlCandidate:

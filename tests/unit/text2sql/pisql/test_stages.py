@@ -21,7 +21,15 @@ from services.text2sql.pisql.chat import (
     RecordingChat,
     ReplayingChat,
 )
-from services.text2sql.pisql.configuration import Budget, Configuration, Profile, Role, Share, ValueSettings
+from services.text2sql.pisql.configuration import (
+    Budget,
+    Configuration,
+    ModelProfile,
+    Profile,
+    Role,
+    Share,
+    ValueSettings,
+)
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import (
     BadOutputError,
@@ -34,12 +42,16 @@ from services.text2sql.pisql.objects import (
     Column,
     Example,
     ForeignKey,
+    Match,
     MatchKind,
     PivotProgram,
     ProgramStatus,
     ProgramStyle,
     Question,
+    Reference,
+    Repair,
     SchemaView,
+    SqlCandidate,
     Strategy,
     Table,
     ValueHit,
@@ -47,7 +59,14 @@ from services.text2sql.pisql.objects import (
     to_plain,
 )
 from services.text2sql.pisql.ports import Ports
-from services.text2sql.pisql.stages import s0_admit, s2_values, s3_linking, s4_examples, s7_reference
+from services.text2sql.pisql.stages import (
+    s0_admit,
+    s2_values,
+    s3_linking,
+    s4_examples,
+    s7_reference,
+    s11_selection,
+)
 from services.text2sql.pisql.stages.s1_catalogue import Semantics, build, fingerprint, profile, restrict
 from services.text2sql.pisql.stages.s2_values import MinHasher, ValueIndex, heuristic_keywords, three_grams
 from services.text2sql.pisql.stages.s8_candidates import plan
@@ -406,3 +425,38 @@ def test_calls_made_together_are_waited_for_once() -> None:
         return context
 
     assert 45 <= asyncio.run(ask_three()).timings_ms["model"] < 140
+
+
+def candidate(program: str, *repairs: Repair) -> SqlCandidate:
+    return SqlCandidate("sql-1", Strategy.FOLLOW_CODE, "", "SELECT 1", program, repairs=repairs)
+
+
+SHOWN = Repair(Match.VALUES, "", "SELECT 2", "SELECT 1", 1)
+SMALL = Configuration(model_profiles={"default": ModelProfile.small()})
+FAST_SMALL = Configuration.for_profile(Profile.FAST, model_profiles={"default": ModelProfile.small()})
+
+
+@pytest.mark.parametrize(
+    ("configuration", "members", "candidates", "independent"),
+    [
+        (SETTINGS, ("code-1",), [candidate("code-1")], False),
+        (SETTINGS, ("code-1", "code-2"), [candidate("code-1")], True),
+        (SETTINGS, ("code-1",), [candidate("code-1"), candidate("")], True),
+        (SETTINGS, ("code-1",), [candidate("", SHOWN)], False),
+        (SMALL, ("code-1", "code-2"), [candidate("code-1")], False),
+        (SMALL, ("code-1", "comment-1"), [candidate("code-1")], True),
+        (SMALL, ("code-1",), [candidate("code-1"), candidate("")], True),
+        (SMALL, ("comment-1", "comment-2"), [candidate("")], False),
+        (SMALL, ("comment-1",), [candidate("code-1")], True),
+        (FAST_SMALL, ("comment-1",), [candidate("comment-1")], False),
+        (FAST_SMALL, ("comment-1",), [candidate("")], True),
+    ],
+)
+def test_what_counts_as_independent_evidence(
+    configuration: Configuration, members: tuple[str, ...], candidates: list[SqlCandidate], independent: bool
+) -> None:
+    """A model held to a grammar must agree with the words of the question, not with itself."""
+    program = made("code-1", ((1,),))
+    assert program.result is not None
+    reference = Reference(program, program.result, 1.0, members)
+    assert s11_selection.is_independent(candidates, reference, configuration) is independent
