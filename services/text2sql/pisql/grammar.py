@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from services.text2sql.pisql import rendering
-from services.text2sql.pisql.objects import ProgramStyle, SchemaView, ValueHit
-from services.text2sql.pisql.readings import FREE, readings
+from services.text2sql.pisql.objects import ProgramStyle
+from services.text2sql.pisql.readings import Reading
 
 
 def literal(text: str) -> str:
@@ -40,20 +40,12 @@ def choice(texts: Iterable[str]) -> str:
     return f"({' | '.join(options)}){'?' if may_end else ''}"
 
 
-def sql_grammar(schema: SchemaView, hits: Sequence[ValueHit], question: str, spread: float = FREE) -> str:
-    """A grammar for one fenced SELECT that is a reading of the question within `spread`."""
-    statements = choice(rendering.sql(reading) for reading in readings(schema, hits, question, spread))
-    return f'root ::= "```sql\\n" {statements} "\\n```"\n'
+def sql_grammar(found: Sequence[Reading]) -> str:
+    """A grammar for one fenced SELECT that is one of the readings."""
+    return f'root ::= "```sql\\n" {choice(map(rendering.sql, found))} "\\n```"\n'
 
 
-def python_grammar(
-    schema: SchemaView,
-    hits: Sequence[ValueHit],
-    question: str,
-    style: ProgramStyle = ProgramStyle.CODE,
-    spread: float = FREE,
-) -> str:
-    """A grammar for one fenced program of the contract that is a reading of the question within `spread`."""
-    found = readings(schema, hits, question, spread)
+def python_grammar(found: Sequence[Reading], style: ProgramStyle = ProgramStyle.CODE) -> str:
+    """A grammar for one fenced program of the contract that is one of the readings."""
     programs = choice(rendering.program(reading, style) for reading in found)
     return f'root ::= "```python\\n" {programs} "\\n```"\n'

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.text2sql.pisql.budget import BudgetMeter
-from services.text2sql.pisql.configuration import Configuration, Share
+from services.text2sql.pisql.configuration import Configuration, Role, Share
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import ModelUnavailableError
 from services.text2sql.pisql.objects import (
@@ -29,6 +29,7 @@ from services.text2sql.pisql.objects import (
     to_plain,
 )
 from services.text2sql.pisql.ports import Ports
+from services.text2sql.pisql.readings import readings
 from services.text2sql.pisql.results import results_equal
 from services.text2sql.pisql.stages import (
     s0_admit,
@@ -96,7 +97,13 @@ class _Run:
                 question, view, self._knowledge.examples, hits, self._settings.examples
             )
         self._warn_of_stale(examples)
-        return await self._solve(Briefing(question, view, hits, examples))
+        found = readings(view, hits, question.text) if self._is_held() else ()
+        return await self._solve(Briefing(question, view, hits, examples, found))
+
+    def _is_held(self) -> bool:
+        """Whether any writer is held to a grammar."""
+        writers = (Role.PROGRAMMER, Role.PROGRAM_FIXER, Role.SQL_WRITER, Role.SQL_FIXER)
+        return any(self._settings.model_profile(role).grammar for role in writers)
 
     def _warn_of_stale(self, examples: Sequence[Example]) -> None:
         if any(example.stale for example in examples):

@@ -59,10 +59,8 @@ class Reading:
     score: float = 0.0
 
 
-def readings(
-    schema: SchemaView, hits: Sequence[ValueHit], question: str, spread: float = FREE
-) -> list[Reading]:
-    """At most `MOST_READINGS` different readings of a question within `spread`, best first; never none."""
+def readings(schema: SchemaView, hits: Sequence[ValueHit], question: str) -> tuple[Reading, ...]:
+    """At most `MOST_READINGS` different readings of a question with their scores, best first; never none."""
     hits = meant(question, schema, hits)
     cues = read_cues(question, schema, hits)
     found: dict[Reading, float] = {}
@@ -73,10 +71,14 @@ def readings(
             bare = replace(reading, score=0.0)
             found[bare] = max(found.get(bare, -FAR), reading.score + cover)
     if not found:
-        return [Reading(best_reaches(schema, cues)[0][0], figures=(Figure("count"),))]
-    ranked = sorted(found.items(), key=lambda item: -item[1])
-    best = ranked[0][1]
-    return [reading for reading, score in ranked[:MOST_READINGS] if score >= best - spread]
+        return (Reading(best_reaches(schema, cues)[0][0], figures=(Figure("count"),)),)
+    ranked = sorted(found.items(), key=lambda item: -item[1])[:MOST_READINGS]
+    return within([replace(reading, score=score) for reading, score in ranked], FREE)
+
+
+def within(found: Sequence[Reading], spread: float) -> tuple[Reading, ...]:
+    """Of ranked readings those that lie at most `spread` behind the best."""
+    return tuple(reading for reading in found if reading.score >= found[0].score - spread)
 
 
 def _reaches(schema: SchemaView, cues: Cues) -> list[tuple[Reach, float]]:

@@ -73,7 +73,7 @@ async def repair_error(
             prompts.sql_error_fixer(candidate, unknown, briefing.question, schema, profile),
             parsing.sql_block,
             seed=attempt,
-            grammar=sql_grammar(schema, briefing.hits, briefing.question.text) if profile.grammar else None,
+            grammar=sql_grammar(briefing.readings) if profile.grammar else None,
             tags={"kind": "error", "strategy": candidate.strategy.value, "program": candidate.program_id},
         )
         mended = _replaced(candidate, raw, briefing) if raw else None
@@ -105,7 +105,6 @@ async def repair_mismatch(
             profile,
         ),
         lambda text: (parsing.departing_step(text), parsing.sql_block(text)),
-        grammar=sql_grammar(schema, briefing.hits, briefing.question.text) if profile.grammar else None,
         tags={
             "kind": "mismatch",
             "strategy": candidate.strategy.value,

@@ -22,19 +22,20 @@ from services.text2sql.pisql.objects import (
     ValueHit,
 )
 from services.text2sql.pisql.program_text import Finding, check_program, read_steps
-from services.text2sql.pisql.readings import FREE, STEADY
+from services.text2sql.pisql.readings import FREE, STEADY, Reading, within
 
 _ROUND_SEEDS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Briefing:
-    """What every writer of one question is told."""
+    """What every writer of one question is told; one held to a grammar chooses among `readings`."""
 
     question: Question
     schema: SchemaView
     hits: tuple[ValueHit, ...] = ()
     examples: tuple[Example, ...] = ()
+    readings: tuple[Reading, ...] = ()
 
 
 async def write(
@@ -81,7 +82,7 @@ async def write(
 
 def _grammar(briefing: Briefing, style: ProgramStyle, context: StageContext) -> str:
     spread = STEADY if context.configuration.is_steady(style) else FREE
-    return python_grammar(briefing.schema, briefing.hits, briefing.question.text, style, spread)
+    return python_grammar(within(briefing.readings, spread), style)
 
 
 def _reader(profile: ModelProfile) -> Callable[[str], str]:

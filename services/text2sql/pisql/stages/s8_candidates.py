@@ -22,7 +22,7 @@ from services.text2sql.pisql.objects import (
     SqlCandidate,
     Strategy,
 )
-from services.text2sql.pisql.readings import FREE, STEADY
+from services.text2sql.pisql.readings import FREE, STEADY, within
 from services.text2sql.pisql.stages.s5_programs import Briefing
 from services.text2sql.pisql.stages.s7_reference import ranked_groups, representative
 
@@ -120,7 +120,7 @@ async def write(
 
 def _grammar(briefing: Briefing, program: PivotProgram | None, context: StageContext) -> str:
     steady = context.configuration.is_steady(program.style if program else None)
-    return sql_grammar(briefing.schema, briefing.hits, briefing.question.text, STEADY if steady else FREE)
+    return sql_grammar(within(briefing.readings, STEADY if steady else FREE))
 
 
 def read(raw: str, assignment: Assignment, number: int, schema: SchemaView) -> SqlCandidate:

@@ -14,7 +14,7 @@ from services.text2sql.pisql.grammar import choice, python_grammar, sql_grammar
 from services.text2sql.pisql.objects import MatchKind, ProgramStyle, ValueHit
 from services.text2sql.pisql.program_text import check_program
 from services.text2sql.pisql.reach import best_reaches
-from services.text2sql.pisql.readings import MOST_READINGS, readings
+from services.text2sql.pisql.readings import MOST_READINGS, STEADY, readings, within
 from services.text2sql.pisql.results import bags_equal, canonical_rows
 from shared.sandbox import helpers
 from tests.unit.text2sql.pisql.doubles import SHOP, SHOP_SCRIPT
@@ -49,7 +49,7 @@ QUESTIONS = (
 @pytest.mark.parametrize(("question", "hits"), QUESTIONS)
 @pytest.mark.parametrize("seed", range(12))
 def test_sql_always_runs(question: str, hits: tuple[ValueHit, ...], seed: int) -> None:
-    text = Walker(sql_grammar(SHOP, hits, question), seed).walk()
+    text = Walker(sql_grammar(readings(SHOP, hits, question)), seed).walk()
     statement = parsing.sql_block(text)
     assert sql_text.unknown_names(sql_text.clean(statement, SHOP), SHOP) == [], statement
     with sqlite3.connect(":memory:") as connection:
@@ -64,7 +64,7 @@ def test_sql_always_runs(question: str, hits: tuple[ValueHit, ...], seed: int) -
 def test_programs_keep_the_contract(
     question: str, hits: tuple[ValueHit, ...], style: ProgramStyle, seed: int
 ) -> None:
-    text = Walker(python_grammar(SHOP, hits, question, style), seed).walk()
+    text = Walker(python_grammar(readings(SHOP, hits, question), style), seed).walk()
     program = rendering.closed(parsing.python_block(text))
     assert check_program(program, SHOP) == [], text
     assert rendering.closed(program) == program
@@ -169,12 +169,12 @@ def test_names_of_the_schema_are_no_values() -> None:
 
 
 def test_a_named_value_must_be_used() -> None:
-    grammar = sql_grammar(SHOP, (ITALY,), "names of customers from Italy")
+    grammar = sql_grammar(readings(SHOP, (ITALY,), "names of customers from Italy"))
     assert all("'Italy'" in Walker(grammar, seed).walk() for seed in range(20))
 
 
 def test_a_count_is_a_count() -> None:
-    grammar = sql_grammar(SHOP, (), "How many customers are there?")
+    grammar = sql_grammar(within(readings(SHOP, (), "How many customers are there?"), STEADY))
     assert all("SELECT count(*) FROM" in Walker(grammar, seed).walk() for seed in range(20))
 
 
