@@ -26,8 +26,16 @@ from services.text2sql.pisql.errors import (
 )
 from services.text2sql.pisql.objects import ProgramError, ProgramStatus, ResultTable
 from services.text2sql.pisql.ports import ProgramRun, SqlRun
+from services.text2sql.pisql.program_text import narrowing
 from services.text2sql.pisql.results import canonical_cell, canonical_rows, rows_digest
-from services.text2sql.runner import DatabaseTarget, QueryError, ReadOnlyConnection, connect, load_table
+from services.text2sql.runner import (
+    DatabaseTarget,
+    LoadedTable,
+    QueryError,
+    ReadOnlyConnection,
+    connect,
+    load_table,
+)
 from shared.sandbox import Dialect as SandboxDialect
 from shared.sandbox import Limits as SandboxLimits
 from shared.sandbox import Sandbox, SandboxUnavailable, Snapshot
@@ -182,6 +190,7 @@ class SandboxedPrograms:
     ) -> ProgramRun:
         """Run one program; only tables of the caller's view are ever read."""
         snapshot = await self._with_tables(tables, today, limits)
+        snapshot = await self._narrowed(source, snapshot, limits)
         try:
             outcome = await self._sandbox.run_async(
                 source,
@@ -205,15 +214,42 @@ class SandboxedPrograms:
                 self._snapshot = Snapshot({**self._snapshot.tables, **loaded}, today)
             return self._snapshot
 
+    async def _narrowed(self, source: str, snapshot: Snapshot, limits: Limits) -> Snapshot:
+        """Tables over the caps, as far as the program's own constant conditions bring them under."""
+        narrowed = {}
+        for name, table in snapshot.tables.items():
+            where = narrowing(source, name) if table.oversized else None
+            if where is not None:
+                narrowed[name] = await asyncio.to_thread(self._load_where, name, where, limits)
+        return Snapshot({**snapshot.tables, **narrowed}, snapshot.today) if narrowed else snapshot
+
+    def _load_where(self, name: str, where: Sequence[tuple[Any, ...]], limits: Limits) -> SnapshotTable:
+        try:
+            loaded = load_table(
+                self._database.target,
+                name,
+                where=[(*condition, None)[:3] for condition in where],
+                max_rows=limits.table_rows,
+                max_bytes=limits.table_bytes,
+            )
+        except (ValueError, TypeError, QueryError):
+            # A condition without sense is the program's error to hear from the sandbox.
+            return SnapshotTable((), (), oversized=True)
+        return _snapshot_table(loaded)
+
     def _load(self, names: Sequence[str], limits: Limits) -> dict[str, SnapshotTable]:
         tables = {}
         for name in names:
             loaded = load_table(
                 self._database.target, name, max_rows=limits.table_rows, max_bytes=limits.table_bytes
             )
-            rows = () if loaded.oversized else [list(map(_plain, row)) for row in loaded.rows]
-            tables[name] = SnapshotTable(tuple(loaded.columns), rows, loaded.oversized)
+            tables[name] = _snapshot_table(loaded)
         return tables
+
+
+def _snapshot_table(loaded: LoadedTable) -> SnapshotTable:
+    rows = () if loaded.oversized else [list(map(_plain, row)) for row in loaded.rows]
+    return SnapshotTable(tuple(loaded.columns), rows, loaded.oversized)
 
 
 _PLAIN = (str, int, float, bytes, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal)

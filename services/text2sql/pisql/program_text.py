@@ -12,6 +12,7 @@ import re
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from services.text2sql.pisql.helpers import HELPER_NAMES
 from services.text2sql.pisql.objects import SchemaView, Step
@@ -137,6 +138,27 @@ def tables_of(source: str) -> tuple[str, ...]:
     except (SyntaxError, ValueError, RecursionError):
         return ()
     return tuple(dict.fromkeys(name for _, name in _table_calls(tree)))
+
+
+def narrowing(source: str, table: str) -> list[tuple[Any, ...]] | None:
+    """The constant `where` of every `db.table` call for a table; None when one lacks it or they differ."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    found = []
+    for call, name in _table_calls(tree):
+        if name.lower() == table.lower():
+            named = {item.arg: item.value for item in call.keywords}
+            where = named.get("where", call.args[2] if len(call.args) > 2 else None)
+            try:
+                found.append(ast.literal_eval(where) if where is not None else None)
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+                return None
+    first = found[0] if found else None
+    if not isinstance(first, list | tuple) or any(where != first for where in found):
+        return None
+    return [tuple(condition) for condition in first if isinstance(condition, list | tuple)] or None
 
 
 def _table_calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:

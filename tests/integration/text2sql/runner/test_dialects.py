@@ -10,8 +10,8 @@ import pytest
 from services.text2sql.adapters import Database, GatedEngine, SandboxedPrograms
 from services.text2sql.introspection import catalogue, open_trusted, value_index
 from services.text2sql.pisql.chat import ChatReply, ChatRequest
-from services.text2sql.pisql.configuration import Configuration, Profile, Role
-from services.text2sql.pisql.objects import Question, SchemaView, Verdict
+from services.text2sql.pisql.configuration import Configuration, DataForm, Limits, Profile, Role
+from services.text2sql.pisql.objects import ProgramStatus, Question, SchemaView, Verdict
 from services.text2sql.pisql.pipeline import Knowledge, answer
 from services.text2sql.pisql.ports import Event, Ports
 from services.text2sql.pisql.stages.s1_catalogue import restrict
@@ -93,3 +93,27 @@ async def test_a_question_is_verified(engine: Engine, schema: SchemaView, sandbo
     assert found.result.rows == (("Ada", "London"), ("Bob", "Paris"))
     hits: Any = next(event.data["hits"] for event in events if event.stage == "values")
     assert [hit["value"] for hit in hits] == ["London"]
+
+
+async def test_a_large_table_is_read_as_far_as_the_program_narrows_it(
+    engine: Engine, sandbox: Sandbox
+) -> None:
+    """Over the cap of rows a program only guides, unless its own conditions bring the table under it."""
+    limits = Limits(table_rows=2)
+    whole = (
+        PROGRAM.split("```python\n")[1].removesuffix("\n```").replace(', where=[("city", "is not null")]', "")
+    )
+    narrow = whole.replace('"people"', '"people", where=[("id", "<=", 2), ("city", "is not null")]')
+    with Database(engine.target, ["people"], known=["people"]) as database:
+        programs = SandboxedPrograms(sandbox, database)
+
+        async def status(source: str) -> ProgramStatus:
+            run = await programs.run(
+                source, tables=["people"], form=DataForm.ROWS, today="2025-01-01", runs=1, limits=limits
+            )
+            return run.status
+
+        assert await status(whole) is ProgramStatus.TOO_BIG
+        assert await status(narrow) is ProgramStatus.OK
+        assert await status(narrow.replace('"<="', '"is?"')) is ProgramStatus.TOO_BIG
+        assert await status(whole) is ProgramStatus.TOO_BIG

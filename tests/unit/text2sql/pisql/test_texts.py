@@ -7,7 +7,7 @@ import pytest
 from services.text2sql.pisql import parsing, schema_text, sql_text
 from services.text2sql.pisql.errors import BadOutputError, SqlFailedError
 from services.text2sql.pisql.objects import Column, SchemaView, Table
-from services.text2sql.pisql.program_text import check_program, read_steps, step_of_line, tables_of
+from services.text2sql.pisql.program_text import check_program, narrowing, read_steps, step_of_line, tables_of
 from tests.unit.text2sql.pisql.doubles import SHOP, program
 
 
@@ -173,3 +173,23 @@ class TestPromptText:
 
     def test_long_cells_are_cut(self) -> None:
         assert len(schema_text.cell_text("y" * 500)) < 60
+
+
+@pytest.mark.parametrize(
+    ("calls", "where"),
+    [
+        ('db.table("t", where=[("a", ">", 3)])', [("a", ">", 3)]),
+        ('db.table("T", None, [("a", "is null")])', [("a", "is null")]),
+        (
+            'db.table("t", where=[("a", "in", [1, 2])]), db.table("t", where=[("a", "in", [1, 2])])',
+            [("a", "in", [1, 2])],
+        ),
+        ('db.table("t", where=[("a", ">", 3)]), db.table("t")', None),
+        ('db.table("t", where=[("a", ">", 3)]), db.table("t", where=[("a", ">", 4)])', None),
+        ('db.table("t", where=[("a", ">", limit)])', None),
+        ('db.table("u", where=[("a", ">", 3)])', None),
+        ('db.table("t", where="a > 3")', None),
+    ],
+)
+def test_conditions_that_narrow_a_table(calls: str, where: list[object] | None) -> None:
+    assert narrowing(f"def solve(db):\n    return {calls}\n", "t") == where
