@@ -78,21 +78,39 @@ async def time_candidates(candidates: Sequence[SqlCandidate], context: StageCont
         )
     except (SqlFailedError, SqlRejectedError) as error:
         context.notice("timing_failed", f"candidates could not be timed: {error}")
-        return list(candidates)
+        return await _costed(candidates, context)
     return [
         dataclasses.replace(candidate, best_ms=best)
         for candidate, best in zip(candidates, times, strict=True)
     ]
 
 
+async def _costed(candidates: Sequence[SqlCandidate], context: StageContext) -> list[SqlCandidate]:
+    """Candidates with the planner's cost, where the engine has one."""
+    costed = []
+    for candidate in candidates:
+        try:
+            cost = await context.ports.engine.cost(candidate.sql)
+        except (SqlFailedError, SqlRejectedError):
+            cost = None
+        costed.append(dataclasses.replace(candidate, plan_cost=cost))
+    return costed
+
+
 def fastest(candidates: Sequence[SqlCandidate], settings: TimingSettings) -> SqlCandidate:
-    """The candidate to return; all of those within the tie band of the least time compete by form."""
+    """The candidate to return; all of those within the tie band of the least time compete by form.
+
+    Where nothing was timed the plan costs decide in its place.
+    """
     timed = [candidate for candidate in candidates if candidate.best_ms is not None]
     pool = list(timed) or list(candidates)
     if timed:
         least = min(candidate.best_ms for candidate in timed if candidate.best_ms is not None)
         band = max(least * (1 + settings.tie_share), least + settings.tie_milliseconds)
         pool = [item for item in timed if item.best_ms is not None and item.best_ms <= band]
+    elif costs := [item.plan_cost for item in candidates if item.plan_cost is not None]:
+        most = min(costs) * (1 + settings.tie_share)
+        pool = [item for item in candidates if item.plan_cost is not None and item.plan_cost <= most]
     return min(
         pool,
         key=lambda item: (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from services.text2sql.pisql.chat import ChatReply, ChatRequest
 from services.text2sql.pisql.configuration import DataForm, Limits, TimingSettings
-from services.text2sql.pisql.errors import SqlFailedError, SqlRejectedError
+from services.text2sql.pisql.errors import SqlFailedError, SqlRejectedError, SqlTimeoutError
 from services.text2sql.pisql.objects import (
     Cell,
     Column,
@@ -102,9 +102,13 @@ class ScriptedPrograms:
 
 @dataclass
 class ShopEngine:
-    """SQLite in memory; times are given, so that selection is a function of the test."""
+    """SQLite in memory; times are given, so that selection is a function of the test.
+
+    With `costs` it cannot be timed, and tells what its plans cost instead.
+    """
 
     times: Mapping[str, float] = field(default_factory=dict)
+    costs: Mapping[str, float] | None = None
     ran: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -130,7 +134,9 @@ class ShopEngine:
     async def time(
         self, statements: Sequence[str], *, settings: TimingSettings, limits: Limits
     ) -> Sequence[float | None]:
+        if self.costs is not None:
+            raise SqlTimeoutError("the server takes no timings")
         return [next((ms for marker, ms in self.times.items() if marker in sql), 1.0) for sql in statements]
 
     async def cost(self, sql: str) -> float | None:
-        return None
+        return next((cost for marker, cost in (self.costs or {}).items() if marker in sql), None)

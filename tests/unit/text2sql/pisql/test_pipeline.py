@@ -92,6 +92,21 @@ def test_the_fastest_match_wins_and_ties_go_to_the_shorter(engine: ShopEngine) -
     assert ask(chat, engine, programs, first).sql == slow
 
 
+def test_where_nothing_can_be_timed_the_plans_cost_decides(engine: ShopEngine) -> None:
+    slow = "SELECT name FROM customer WHERE 1 = 1"
+
+    def writer(request: ChatRequest) -> str:
+        return sql(GOOD if request.tag("strategy") == "efficient" else slow)
+
+    chat = by_role(programmer=python(program()), sql_writer=writer)
+    programs = ScriptedPrograms({"solve": NAMES})
+    engine.costs = {"1 = 1": 900.0, "": 100.0}
+    answer = ask(chat, engine, programs)
+    assert (answer.sql, {item.plan_cost for item in answer.candidates}) == (GOOD, {900.0, 100.0})
+    engine.costs = {"1 = 1": 100.0, "": 900.0}
+    assert ask(chat, engine, programs).sql == slow
+
+
 def test_disagreement_samples_more_and_votes(engine: ShopEngine) -> None:
     def programmer(request: ChatRequest) -> str:
         odd = request.tag("style") == "code" and request.tag("sample") == "0"
