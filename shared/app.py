@@ -24,6 +24,7 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
+from sqlalchemy.exc import DBAPIError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -61,6 +62,8 @@ ReadinessCheck = Callable[[], Awaitable[str | None]]
 
 LOOP_LAG_INTERVAL = 0.5
 READINESS_TIMEOUT = 5.0
+UNSTORABLE = ("22021", "22P05")
+"""What PostgreSQL says of text it cannot hold; SQLite holds it."""
 
 
 class Health(BaseModel):
@@ -197,6 +200,12 @@ def _add_error_handlers(app: FastAPI) -> None:
             return render(request, error.__cause__)
         return render(request, from_status(error.status_code, str(error.detail), error.headers))
 
+    async def on_database(request: Request, error: Exception) -> JSONResponse:
+        if getattr(getattr(error, "orig", None), "sqlstate", None) not in UNSTORABLE:
+            raise error
+        return render(request, Unprocessable("Text cannot hold the character U+0000."))
+
+    app.add_exception_handler(DBAPIError, on_database)
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
