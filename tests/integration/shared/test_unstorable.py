@@ -41,7 +41,7 @@ async def client(database_url: str) -> AsyncIterator[httpx.AsyncClient]:
             found = await session.scalar(select(cast(literal(json.dumps({"text": body.text})), kind)))
             return str(found)
 
-    settings = ServiceSettings(principal_secret=SECRET, _env_file=None)  # type: ignore[arg-type,call-arg]
+    settings = ServiceSettings(principal_secret=SECRET, _env_file=None)
     app = create_app(service="notes", settings=settings, title="Notes", routers=[router])
     token = PrincipalSigner(SECRET).sign(Principal("key_1", "acme", frozenset({"admin"})), audience="notes")
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
