@@ -317,6 +317,11 @@ class SqlCandidate:
         return 1 + len(self.also_from)
 
     @property
+    def shown(self) -> bool:
+        """Whether a repair has shown the writer the reference's result, so that agreeing says nothing."""
+        return any(repair.reason is not Match.ERROR for repair in self.repairs)
+
+    @property
     def executed(self) -> bool:
         """Whether the engine returned a result for it."""
         return self.result is not None

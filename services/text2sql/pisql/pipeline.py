@@ -300,13 +300,13 @@ class _Run:
                         await s9_checking.check(item, reference, briefing.schema, self._context)
                         for item in self._candidates
                     ]
-            before = list(self._candidates)
+            before = {item.id: item for item in self._candidates}
             self._candidates = await s10_repair.repair_all(
                 self._candidates, briefing, None if suspect else reference, self._context
             )
-            for old, new in zip(before, self._candidates, strict=True):
-                if old != new:
-                    self._emit_candidate(new)
+            for item in self._candidates:
+                if item != before.get(item.id):
+                    self._emit_candidate(item)
         if reference is not None:
             s10_repair.note_unmatched(self._candidates, self._context)
         return reference, suspect

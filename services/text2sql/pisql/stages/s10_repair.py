@@ -7,7 +7,6 @@ stops when the same error text or the same normal form comes back, or the budget
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 from collections.abc import Sequence
 
 from services.text2sql.pisql import parsing, prompts, schema_text, sql_text
@@ -88,8 +87,11 @@ async def repair_error(
 
 async def repair_mismatch(
     candidate: SqlCandidate, briefing: Briefing, reference: Reference, context: StageContext
-) -> SqlCandidate:
-    """Ask where the statement departs from the reference's steps; keep the old one if nothing is gained."""
+) -> SqlCandidate | None:
+    """A further statement that gives the reference's result, written after that was shown; else None.
+
+    The old one stays a candidate: what its writer thought before it was told still counts.
+    """
     profile = context.profile(Role.SQL_FIXER)
     schema = briefing.schema
     reply = await context.ask(
@@ -113,15 +115,14 @@ async def repair_mismatch(
         },
     )
     if reply is None:
-        return candidate
+        return None
     step, raw = reply
     mended = _replaced(candidate, raw, briefing, step)
     if mended is None:
-        return candidate
+        return None
+    mended = dataclasses.replace(mended, id=f"{candidate.id}-mended", also_from=())
     checked = await check(await execute(mended, schema, context), reference, schema, context)
-    return (
-        checked if checked.match is Match.MATCH else dataclasses.replace(candidate, repairs=checked.repairs)
-    )
+    return checked if checked.match is Match.MATCH else None
 
 
 async def repair_all(
@@ -130,7 +131,7 @@ async def repair_all(
     reference: Reference | None,
     context: StageContext,
 ) -> list[SqlCandidate]:
-    """Mend errors first, then mismatches with the reference, until the budget ends."""
+    """Mend errors first, then add statements for mismatches with the reference, until the budget ends."""
     mended = []
     for candidate in candidates:
         if candidate.match is Match.ERROR:
@@ -141,8 +142,9 @@ async def repair_all(
     if context.profile(Role.SQL_FIXER).grammar:
         # Held to the readings of the question, a second try can say nothing that the first could not.
         return mended
+    further: dict[str, SqlCandidate] = {}
     tries = 0
-    for index, candidate in enumerate(mended):
+    for candidate in mended:
         if candidate.match not in _MISMATCHES or not context.configuration.mismatch_repairs:
             continue
         if tries >= context.configuration.mismatch_repairs_per_question:
@@ -150,8 +152,11 @@ async def repair_all(
         if not context.meter.calls_left(Share.REPAIRS):
             break
         tries += 1
-        mended[index] = await repair_mismatch(candidate, briefing, reference, context)
-    return mended
+        new = await repair_mismatch(candidate, briefing, reference, context)
+        if new is not None:
+            further.setdefault(sql_text.normal_form(new.sql, briefing.schema), new)
+    known = {sql_text.normal_form(item.sql, briefing.schema) for item in mended if item.sql}
+    return [*mended, *(new for form, new in further.items() if form not in known)]
 
 
 def result_groups(candidates: Sequence[SqlCandidate]) -> list[list[SqlCandidate]]:
@@ -170,24 +175,24 @@ def result_groups(candidates: Sequence[SqlCandidate]) -> list[list[SqlCandidate]
     return sorted(groups, key=lambda group: (-sum(item.votes for item in group), group[0].id))
 
 
+def backers(group: Sequence[SqlCandidate]) -> set[str]:
+    """Programs (and `` for writers without one) whose SQL stands behind a result, untold by a repair."""
+    return {name for item in group if not item.shown for name in (item.program_id, *item.also_from)}
+
+
 def dissent(candidates: Sequence[SqlCandidate], reference: Reference, share: float) -> list[SqlCandidate]:
     """The SQL group that outvotes the reference, or nothing.
 
     Votes are counted by program: of the programs (and program-less writers) whose SQL ran, at least
     `share`, and at least two, must stand behind one result that is not the reference's.
     """
-    backers: dict[int, set[str]] = defaultdict(set)
     groups = result_groups(candidates)
-    everyone: set[str] = set()
-    for number, group in enumerate(groups):
-        for item in group:
-            names = {item.program_id, *item.also_from}
-            backers[number] |= names
-            everyone |= names
-    for number, group in enumerate(groups):
+    everyone = {name for group in groups for name in backers(group)}
+    for group in groups:
         if any(item.match is Match.MATCH for item in group):
             continue
-        if len(backers[number]) >= 2 and len(backers[number]) >= share * len(everyone):
+        behind = backers(group)
+        if len(behind) >= 2 and len(behind) >= share * len(everyone):
             return group
     return []
 

@@ -23,7 +23,7 @@ from services.text2sql.pisql.objects import (
     Strategy,
     Verdict,
 )
-from services.text2sql.pisql.stages.s10_repair import result_groups
+from services.text2sql.pisql.stages.s10_repair import backers, result_groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,7 @@ def is_independent(
     has shown it the reference's result. Of a model held to a grammar, one of them must keep to the
     question's words and another be its own choice.
     """
-    unshown = [
-        candidate
-        for candidate in matching
-        if not any(repair.reason is not Match.ERROR for repair in candidate.repairs)
-    ]
-    sources = {name for item in unshown for name in (item.program_id, *item.also_from)}
+    sources = backers(matching)
     if configuration.model_profile(Role.PROGRAMMER).grammar:
         styles = {_style(name) for name in (*reference.members, *sources)}
         return len({configuration.is_steady(style) for style in styles}) > 1
@@ -63,6 +58,17 @@ def is_independent(
 def _style(program_id: str) -> ProgramStyle | None:
     """The style of a program by its id; None for SQL that follows none."""
     return ProgramStyle(program_id.split("-")[0]) if program_id else None
+
+
+def is_outvoted(executed: Sequence[SqlCandidate], reference: Reference) -> bool:
+    """Whether SQL agrees on another result than the reference's, whose own no SQL gave untold.
+
+    A repair that was shown the result adds nothing to the programs behind it.
+    """
+    untold = [item for item in executed if not item.shown]
+    if any(item.match is Match.MATCH for item in untold) or not untold:
+        return False
+    return len(backers(result_groups(untold)[0])) > len(reference.members)
 
 
 async def time_candidates(candidates: Sequence[SqlCandidate], context: StageContext) -> list[SqlCandidate]:
@@ -130,10 +136,14 @@ async def select(
 ) -> tuple[Choice, list[SqlCandidate]]:
     """The choice, and all candidates with what timing found out.
 
-    A match is `verified` only when the reference was really executed and is not suspect; a suspect
-    reference leaves the outvoting SQL group as `majority`.
+    A match is `verified` only when the reference was really executed and is not suspect; a suspect or
+    outvoted reference leaves the outvoting SQL group as `majority`.
     """
     executed = [candidate for candidate in candidates if candidate.result is not None]
+    if reference is not None and is_outvoted(executed, reference):
+        suspect = True
+    if suspect:
+        executed = [candidate for candidate in executed if not candidate.shown] or executed
     matching = [candidate for candidate in executed if candidate.match is Match.MATCH]
     if matching and reference is not None and not suspect:
         timed = await _timed(matching, context)

@@ -119,17 +119,29 @@ def test_disagreement_samples_more_and_votes(engine: ShopEngine) -> None:
 
 
 def test_a_wrong_statement_is_repaired_against_the_plan(engine: ShopEngine) -> None:
+    def writer(request: ChatRequest) -> str:
+        follows = request.tag("strategy") == "follow_code"
+        return sql("SELECT country FROM customer" if follows else "SELECT id FROM customer")
+
     chat = by_role(
-        programmer=python(program()),
-        sql_writer=sql("SELECT country FROM customer"),
-        sql_fixer="It departs from step 2.\n" + sql(GOOD),
+        programmer=python(program()), sql_writer=writer, sql_fixer="It departs from step 2.\n" + sql(GOOD)
     )
-    settings = Configuration.for_profile(Profile.FAST, counter_check_share=2.0)
-    given = ask(chat, engine, ScriptedPrograms({"solve": NAMES}), settings)
+    given = ask(chat, engine, ScriptedPrograms({"solve": NAMES}), Configuration.for_profile(Profile.FAST))
     # Shown the plan's result it agrees, which is no evidence for that result.
     assert (given.verdict, given.sql) == (Verdict.MAJORITY, GOOD)
     mended = next(item for item in given.candidates if item.repairs)
-    assert (mended.repairs[0].reason, mended.repairs[0].step) == (Match.VALUES, 2)
+    assert (mended.id, mended.repairs[0].reason, mended.repairs[0].step) == ("sql-1-mended", Match.VALUES, 2)
+    assert [item.id for item in given.candidates] == ["sql-1", "sql-2", "sql-1-mended"]
+
+
+def test_a_repair_does_not_silence_the_sql_that_disagreed(engine: ShopEngine) -> None:
+    """Program and mended SQL say one thing; two writers, before they were told, said another."""
+    chat = by_role(
+        programmer=python(program()), sql_writer=sql("SELECT country FROM customer"), sql_fixer=sql(GOOD)
+    )
+    settings = Configuration.for_profile(Profile.FAST, counter_check_share=2.0)
+    given = ask(chat, engine, ScriptedPrograms({"solve": NAMES}), settings)
+    assert (given.verdict, given.sql) == (Verdict.MAJORITY, "SELECT country FROM customer")
 
 
 def test_a_translation_of_the_program_is_no_independent_evidence(engine: ShopEngine) -> None:
