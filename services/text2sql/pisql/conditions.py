@@ -80,11 +80,9 @@ class Conditions:
             if self._cues.patterns and not exact:
                 continue
             name = hit.value.lower() if exact else hit.keyword.lower()
+            place = (hit.table.lower(), hit.column.lower())
             for field in self._spoken.fields:
-                if (field.table.name.lower(), field.column.name.lower()) != (
-                    hit.table.lower(),
-                    hit.column.lower(),
-                ):
+                if (field.table.name.lower(), field.column.name.lower()) != place:
                     continue
                 sign = "!=" if self._cues.negation and not self._cues.absence else "="
                 condition = Condition(field, sign, hit.value)
@@ -132,21 +130,15 @@ class Conditions:
         ]
         named.sort(key=lambda field: self._spoken.gap(field, number.at))
         pool = named or [field for field in able if not self._spoken.reach.is_key(field)][:3]
-        if not named and number.operator in ("=",) and not year:
+        if not named and number.operator == "=" and not year:
             pool += [field for field in able if self._spoken.reach.is_key(field)][:1]
-        return [
-            # 0970... is a telephone number: text, whatever its column stores.
-            (
-                Condition(
-                    field,
-                    number.operator,
-                    number.text,
-                    is_text=number.text[:2].isdigit() and number.text[0] == "0",
-                ),
-                0.4 * cost,
-            )
-            for cost, field in enumerate(pool[:3])
-        ]
+        return [(_comparison(field, number), 0.4 * cost) for cost, field in enumerate(pool[:3])]
+
+
+def _comparison(field: Field, number: Number) -> Condition:
+    """A number against a field: as text where the column holds text, or a telephone number such as 0970..."""
+    text = field.column.is_text or re.match(r"0\d", number.text) is not None
+    return Condition(field, number.operator, number.text, is_text=text)
 
 
 def _stores_numbers(column: Column) -> bool:
