@@ -19,6 +19,7 @@ from PIL import Image
 READY_SECONDS = 90.0
 SPARE_ENGINE = {"kind": "upstream", "base_url": "http://127.0.0.1:9/v1", "models": ["spare"], "probe": False}
 COSTLY = ("fast", "standard", "thorough")
+ORDERS_SQL = "SELECT COUNT(*) FROM orders"
 ORDERS = b"id,customer,total\n1,ann,10\n2,bob,25\n3,ann,7\n"
 
 
@@ -91,7 +92,7 @@ def inhabit(client: httpx.Client) -> Inhabited:
     job = created(client.post("/v1/sql/questions", json={**question, "queue": True}))
     wait_for_job(client, job["id"])
     asked = created(client.get("/v1/sql/questions"))["data"][0]
-    item = {"database": database["id"], "question": "How many orders?", "gold": "SELECT COUNT(*) FROM orders"}
+    item = {"database": database["id"], "question": "How many orders?", "gold": [ORDERS_SQL]}
     evaluation = created(
         client.post("/v1/sql/evaluations", json={"items": [item], "configurations": ["direct"]})
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import requests
 import schemathesis
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
@@ -29,9 +30,11 @@ from schemathesis.specs.openapi.checks import (
 from tests.contract.inhabited import Inhabited, affordable, inhabit
 from tests.e2e.conftest import start_suite, stop_suite
 
-EXAMPLES = int(os.environ.get("LATTICEWORK_CONTRACT_EXAMPLES", "6"))
+EXAMPLES = int(os.environ.get("LATTICEWORK_CONTRACT_EXAMPLES", "12"))
 MANY_EXAMPLES = 10 * EXAMPLES
 ASK_SECONDS = 120
+#: What has a longer head is no HTTP to the server, which says so before any path is looked at.
+LONGEST_ADDRESS = 32 << 10
 #: Operations that take away what others need come last.
 LAST = ("DELETE",)
 CHECKS = [
@@ -124,9 +127,18 @@ def every_answer_is_as_described(
             case.path_parameters = inhabited.lead(case.path_parameters)
             case.body = inhabited.fill(case.body)
         case.body = affordable(case.body)
-        case.call_and_validate(headers=headers, checks=CHECKS, timeout=ASK_SECONDS)
+        if address_length(case) <= LONGEST_ADDRESS:
+            case.call_and_validate(headers=headers, checks=CHECKS, timeout=ASK_SECONDS)
 
-    assert ask_everything(schema, examples, number, ask) == []
+    wrong = ask_everything(schema, examples, number, ask)
+    assert not wrong, "\n\n".join(wrong)
+
+
+def address_length(case: Any) -> int:
+    """Bytes of the address of a case, as it is sent."""
+    sent = case.as_transport_kwargs()
+    address = requests.Request(sent["method"], sent["url"], params=sent.get("params")).prepare().url
+    return len(address or "")
 
 
 @pytest.mark.timeout(600)
@@ -160,4 +172,5 @@ def test_nothing_is_done_for_strangers(schema: schemathesis.BaseSchema) -> None:
             answer = case.call(headers={"Authorization": "Bearer lw_nobody"}, timeout=ASK_SECONDS)
             assert answer.status_code == 401, answer.status_code
 
-    assert ask_everything(schema, 1, 1, ask) == []
+    wrong = ask_everything(schema, 1, 1, ask)
+    assert not wrong, "\n\n".join(wrong)
