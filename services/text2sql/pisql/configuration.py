@@ -227,6 +227,18 @@ class Configuration:
         """The model alias a role uses."""
         return self.models.get(role, self.model)
 
+    def is_held(self, role: Role) -> bool:
+        """Whether the model of a role may only choose among the readings of the question."""
+        return self.model_profile(role).grammar
+
+    def writers(self) -> tuple[Strategy, ...]:
+        """Strategies worth their calls: of a held model one, since a reading has one SQL text."""
+        return self.strategies[:1] if self.is_held(Role.SQL_WRITER) else self.strategies
+
+    def samples(self) -> int:
+        """Programs of a style worth their calls: more of a held model would only outvote the words."""
+        return min(1, self.samples_per_style) if self.is_held(Role.PROGRAMMER) else self.samples_per_style
+
     def is_steady(self, style: ProgramStyle | None) -> bool:
         """Whether a writer held to a grammar keeps to what the question's words say.
 

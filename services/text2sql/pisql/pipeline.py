@@ -103,7 +103,7 @@ class _Run:
     def _is_held(self) -> bool:
         """Whether any writer is held to a grammar."""
         writers = (Role.PROGRAMMER, Role.PROGRAM_FIXER, Role.SQL_WRITER, Role.SQL_FIXER)
-        return any(self._settings.model_profile(role).grammar for role in writers)
+        return any(map(self._settings.is_held, writers))
 
     def _warn_of_stale(self, examples: Sequence[Example]) -> None:
         if any(example.stale for example in examples):
@@ -199,7 +199,7 @@ class _Run:
         voters = sum(item.votes for item in self._candidates if item.match is Match.MATCH)
         if voters < len(followers):
             return False
-        if Strategy.EFFICIENT in self._settings.strategies:
+        if Strategy.EFFICIENT in self._settings.writers():
             await self._write([Assignment(Strategy.EFFICIENT, reference.program)], briefing, reference)
         self._context.emit("early_exit", support=reference.support)
         return True
@@ -208,7 +208,7 @@ class _Run:
         have = {(program.style, program.sample) for program in self._programs}
         wanted = [
             (style, sample)
-            for sample in range(self._settings.samples_per_style)
+            for sample in range(self._settings.samples())
             for style in self._settings.styles
             if (style, sample) not in have and not (self._settings.early_exit and sample == 0)
         ]
@@ -218,7 +218,8 @@ class _Run:
     async def _refer(self, briefing: Briefing) -> Reference | None:
         """The reference, after extra rounds while its support is low and the repairs' share lasts."""
         reference = s7_reference.choose(self._programs)
-        for extra in range(self._settings.extra_rounds):
+        rounds = 0 if self._settings.is_held(Role.PROGRAMMER) else self._settings.extra_rounds
+        for extra in range(rounds):
             if reference is not None and reference.support >= self._settings.least_support:
                 break
             if not self._programs or not self._settings.execute_programs or self._ports.programs is None:

@@ -139,7 +139,7 @@ async def repair_all(
         mended.append(candidate)
     if reference is None or not context.configuration.reference_check:
         return mended
-    if context.profile(Role.SQL_FIXER).grammar:
+    if context.configuration.is_held(Role.SQL_FIXER):
         # Held to the readings of the question, a second try can say nothing that the first could not.
         return mended
     further: dict[str, SqlCandidate] = {}
@@ -209,7 +209,7 @@ async def counter_check(
     one stays and is marked suspect.
     """
     group = dissent(candidates, reference, context.configuration.counter_check_share)
-    held = context.profile(Role.PROGRAM_FIXER).grammar
+    held = context.configuration.is_held(Role.PROGRAM_FIXER)
     if not group or group[0].result is None or held:
         return reference, False
     evidence = group[0].result

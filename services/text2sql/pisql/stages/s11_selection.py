@@ -49,7 +49,7 @@ def is_independent(
     question's words and another be its own choice.
     """
     sources = backers(matching)
-    if configuration.model_profile(Role.PROGRAMMER).grammar:
+    if configuration.is_held(Role.PROGRAMMER):
         styles = {_style(name) for name in (*reference.members, *sources)}
         return len({configuration.is_steady(style) for style in styles}) > 1
     return len(reference.members) > 1 or any(name not in reference.members for name in sources)

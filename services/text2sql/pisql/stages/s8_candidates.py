@@ -50,7 +50,7 @@ def plan(
     """
     assignments: list[Assignment] = []
     guides = _guides(programs, reference, settings)
-    for strategy in settings.strategies:
+    for strategy in settings.writers():
         assignments += [Assignment(strategy, program) for program in guides]
     if guides and settings.direct_sql:
         assignments.insert(1, Assignment(Strategy.DIRECT))

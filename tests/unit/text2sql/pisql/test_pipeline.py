@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from services.text2sql.pisql.chat import ChatRequest, Recording, RecordingChat, ReplayingChat
-from services.text2sql.pisql.configuration import Budget, Configuration, Profile, Role, Selection, Share
+from services.text2sql.pisql.configuration import (
+    Budget,
+    Configuration,
+    ModelProfile,
+    Profile,
+    Role,
+    Selection,
+    Share,
+)
 from services.text2sql.pisql.errors import ModelUnavailableError, SandboxUnavailableError
 from services.text2sql.pisql.objects import Answer, Match, ProgramStatus, Question, Verdict
 from services.text2sql.pisql.pipeline import Knowledge, answer
@@ -361,3 +369,27 @@ def test_any_role_may_use_another_model(engine: ShopEngine) -> None:
         Role.PROGRAMMER: "big",
         Role.SQL_WRITER: "coder",
     }
+
+
+@pytest.mark.parametrize(
+    ("direct", "verdict"), [(GOOD, Verdict.VERIFIED), ("SELECT id FROM customer", Verdict.MAJORITY)]
+)
+def test_a_held_model_is_not_asked_what_it_cannot_answer_anew(
+    engine: ShopEngine, direct: str, verdict: Verdict
+) -> None:
+    """One program a style, SQL in one form, no repair of a mismatch; where styles part the words decide."""
+
+    def writer(request: ChatRequest) -> str:
+        follows = {"code-1": GOOD, "comment-1": "SELECT country FROM customer"}
+        return sql(follows.get(request.tag("program"), direct))
+
+    chat = by_role(programmer=lambda request: python(program(marker=request.tag("style"))), sql_writer=writer)
+    programs = ScriptedPrograms({"code": NAMES, "comment": COUNTRIES})
+    small = Configuration(model_profiles={"default": ModelProfile.small()})
+    given = ask(chat, engine, programs, small)
+    assert (given.sql, given.verdict) == (GOOD, verdict)
+    asked = [request.tag("style") for request in chat.requests if request.role is Role.PROGRAMMER]
+    assert sorted(asked) == ["code", "comment"]
+    strategies = [request.tag("strategy") for request in chat.requests if request.role is Role.SQL_WRITER]
+    assert sorted(strategies) == ["direct", "follow_code", "follow_code"]
+    assert "sql_fixer" not in chat.roles()
