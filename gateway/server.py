@@ -2,7 +2,8 @@
 
 uvicorn's protocol bounds none of these. The guard looks at all connections twice a second, so a
 request pays a few attribute writes and no timer. The application reaches its connection as
-`scope["latticework.connection"]`.
+`scope["latticework.connection"]`, and sends an answer that is whole with one write instead of two:
+the second system call would cost more than all checks of the key.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 CONNECTION = "latticework.connection"
 LOOK_EVERY = 0.5
@@ -62,8 +64,43 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body_since: float | None = None
         self._body_bytes = 0
         self._blocked_since: float | None = None
+        self._idle_since: float | None = None
 
     # What the application uses.
+
+    def answer(self, scope: Scope, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+        """Send head and body of a whole answer at once; `headers` may name its length or not.
+
+        False, and nothing is sent, where the usual way has to be taken: the client reads slowly or
+        wants the connection closed, the answer has no body, or it has begun.
+        """
+        cycle = self.cycle
+        if (
+            cycle.scope is not scope  # Pipelined: an earlier request than the newest is answered.
+            or not body
+            or cycle.response_started
+            or cycle.disconnected
+            or not cycle.keep_alive
+            or cycle.access_log
+            or self.flow.write_paused
+            or scope["method"] == "HEAD"
+        ):
+            return False
+        parts = [STATUS_LINE[status]]
+        for name, value in cycle.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        for name, value in headers:
+            if name == b"connection":
+                return False
+            if name != b"content-length":
+                parts += (name, b": ", value, b"\r\n")
+        parts += (b"content-length: %d\r\n\r\n" % len(body), body)
+        cycle.response_started = cycle.response_complete = True
+        cycle.waiting_for_100_continue = False
+        self.transport.write(b"".join(parts))
+        cycle.message_event.set()
+        cycle.on_response()
+        return True
 
     def break_off(self) -> None:
         """Send what is buffered and close without an end of the answer: the client sees it is cut."""
@@ -96,6 +133,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         cast(dict[str, Any], self.scope)[CONNECTION] = self
+        self._idle_since = None
         if self._head_since is None:
             self._head_since = self.loop.time()
 
@@ -110,6 +148,15 @@ class GuardedProtocol(HttpToolsProtocol):
         self._body_since = None
         self._head_bytes = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if self.pipeline:
+            super().on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._idle_since = self.loop.time()
 
     def pause_writing(self) -> None:
         self._blocked_since = self.loop.time()
@@ -126,6 +173,8 @@ class GuardedProtocol(HttpToolsProtocol):
             self._refuse(b"408 Request Timeout")
         elif self._blocked_since is not None and now - self._blocked_since > guard.write_seconds:
             self.transport.abort()
+        elif self._idle_since is not None and now - self._idle_since > self.timeout_keep_alive:
+            self.timeout_keep_alive_handler()
         elif self._body_since is not None:
             took = now - self._body_since
             if self.flow.read_paused:  # We are the slow one.

@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks.gateway.measure import LOADS, Load, Sample
 
-GATEWAY, DIRECT, LITELLM, BARE, LIMIT = "latticework", "direct", "litellm", "raw_asgi", "nginx"
+GATEWAY, DIRECT, LITELLM, BARE, LIMIT = "latticework", "direct", "litellm", "raw_aiohttp", "nginx"
 
 FLAT_BYTES = 4 << 20
 """Growth of resident memory over 200,000 requests that still counts as flat: 21 bytes a request, less
@@ -126,9 +126,17 @@ def verdicts(samples: Samples, memory: dict[str, Any] | None) -> list[Verdict]:
         _below("first chunk later (p50, worst of 1, 16, 64), ms", 2, max(later, default=None), "{:.2f}"),
         _below("CPU per chunk at 64 streams, us", 60, samples.median(GATEWAY, _stream(64), cpu), "{:.1f}"),
         _at_least(
-            "of the bare proxy's requests/s", 0.5, samples.ratio(BARE, _json(64), per_second), "{:.2f}"
+            "of the bare aiohttp proxy's requests/s",
+            0.5,
+            samples.ratio(BARE, _json(64), per_second),
+            "{:.2f}",
         ),
-        _below("CPU per chunk, times the bare proxy's", 1.5, samples.ratio(BARE, _stream(64), cpu), "{:.2f}"),
+        _below(
+            "CPU per chunk, times the bare aiohttp proxy's",
+            1.5,
+            samples.ratio(BARE, _stream(64), cpu),
+            "{:.2f}",
+        ),
         _flat(memory),
         Verdict("no call fails in the whole run", f"{samples.errors} failed", samples.errors == 0),
     ]

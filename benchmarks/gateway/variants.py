@@ -123,6 +123,11 @@ def raw_asgi(site: Site) -> Variant:
     return _python_peer(site, "raw_asgi", "raw ASGI + shared.upstream")
 
 
+def raw_aiohttp(site: Site) -> Variant:
+    """A bare ASGI function on aiohttp's client: the usual fast proxy, and the yardstick for our duties."""
+    return _python_peer(site, "raw_aiohttp", "raw ASGI + aiohttp")
+
+
 def fastapi_httpx(site: Site) -> Variant:
     """The plain proxy most people write first."""
     return _python_peer(site, "fastapi_httpx", "FastAPI + httpx")
@@ -268,6 +273,7 @@ VARIANTS: dict[str, Callable[[Site], Variant]] = {
     "direct": direct,
     "nginx": nginx,
     "raw_asgi": raw_asgi,
+    "raw_aiohttp": raw_aiohttp,
     "latticework": latticework,
     "fastapi_httpx": fastapi_httpx,
     "litellm": litellm,

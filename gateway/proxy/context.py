@@ -104,7 +104,9 @@ class Call:
         Under our own server the connection tells. Under any other one a task waits for the
         disconnect message, for which the body must have been read; `stop_watching` wants it back.
         """
-        task = asyncio.current_task()
+        connection: Any = self.scope.get(CONNECTION)
+        # Naming the loop saves a system call.
+        task = asyncio.current_task(None if connection is None else connection.loop)
         assert task is not None
 
         def on_gone() -> None:
@@ -112,7 +114,6 @@ class Call:
                 self.gone = True
                 task.cancel()
 
-        connection: Any = self.scope.get(CONNECTION)
         if connection is not None:
             connection.on_gone = on_gone
             return None

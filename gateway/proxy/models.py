@@ -153,8 +153,7 @@ async def _whole(call: Call, answer: Answer, progress: Progress) -> None:
         rest = await response.read()
         body = piece + rest if rest else piece
         _finish(body, True, response.status, progress)
-        await reply.start(response.status, headers)
-        await reply.body(body, more=False)
+        await reply.whole(response.status, headers, body)
         return
     await reply.start(response.status, headers)
     end = b""

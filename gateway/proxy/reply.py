@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import random
 import time
+from typing import Any
 
 import orjson
 from starlette.types import Scope, Send
 
+from gateway.server import CONNECTION
 from shared.problems import BadRequest, Problem
 from shared.upstream import HOP_BY_HOP
 
@@ -112,6 +114,20 @@ class Reply:
         self.started_at = time.perf_counter()
         await self._send({"type": "http.response.start", "status": status, "headers": headers})
 
+    async def whole(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        """Send head and body together."""
+        connection: Any = self._scope.get(CONNECTION)
+        if connection is not None:
+            headers.append((REQUEST_ID, self._request_id))
+            if connection.answer(self._scope, status, headers + self.extra, body):
+                self.status = status
+                self.started_at = time.perf_counter()
+                self.complete = True
+                return
+            headers.pop()
+        await self.start(status, headers)
+        await self.body(body, more=False)
+
     async def body(self, piece: bytes, *, more: bool) -> None:
         """Send a piece, the last one with `more=False`."""
         if not more:
@@ -127,5 +143,4 @@ class Reply:
             (b"content-length", b"%d" % len(body)),
             *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
         ]
-        await self.start(problem.status, headers)
-        await self.body(body, more=False)
+        await self.whole(problem.status, headers, body)

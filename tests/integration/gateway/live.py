@@ -205,6 +205,7 @@ async def gateway(
         access_log=False,
         proxy_headers=False,
         timeout_graceful_shutdown=1,
+        timeout_keep_alive=int(loaded.gateway_keep_alive_seconds),
     )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())

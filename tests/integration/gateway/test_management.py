@@ -316,7 +316,10 @@ def test_the_first_key_is_minted_once_and_kept(
         ({}, "LATTICEWORK_PRINCIPAL_SECRET is not set."),
         ({"PRINCIPAL_SECRET": "short"}, "at least 32 characters"),
         ({"PRINCIPAL_SECRET": SECRET}, "LATTICEWORK_REDIS_URL is not set"),
-        ({"PRINCIPAL_SECRET": SECRET, "REDIS_URL": "http://x"}, "LATTICEWORK_REDIS_URL is wrong"),
+        (
+            {"PRINCIPAL_SECRET": SECRET, "REDIS_URL": "http://x"},
+            "LATTICEWORK_REDIS_URL must begin with redis://",
+        ),
         (
             {
                 "PRINCIPAL_SECRET": SECRET,
