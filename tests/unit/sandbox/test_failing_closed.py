@@ -1,5 +1,6 @@
 """Where a layer is missing nothing runs; and the same attacks fail as an ordinary user."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -44,7 +45,10 @@ def test_without_landlock_by_choice_the_child_runs_and_still_opens_no_file(
     people: Snapshot, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The filter lets no file be opened, so Landlock's absence opens nothing; Monty is not used."""
-    with Sandbox(forms=("rows",), landlock="preferred", _absent=frozenset({"landlock"})) as sandbox:
+    with (
+        caplog.at_level(logging.WARNING, logger="shared.sandbox.sandbox"),
+        Sandbox(forms=("rows",), landlock="preferred", _absent=frozenset({"landlock"})) as sandbox,
+    ):
         outcome = sandbox.run(_GOOD, people)
         assert (outcome.rows, outcome.runner) == (((4,),), "cpython")
         assert "landlock" not in sandbox.layers
