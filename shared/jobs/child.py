@@ -1,13 +1,12 @@
 """The process of a job: waits for work from its worker, runs the handler, says how it went.
 
-Everything it writes goes through the worker, which holds the lease. It dies with its worker: by the
-kernel's parent-death signal, by the end of the socket, or when no word of a renewed lease comes.
+Everything it writes goes through the worker, which holds the lease. It dies with its worker: by its
+guard, by the end of the socket, or when no word of a renewed lease comes.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import inspect
 import os
 import queue
@@ -31,6 +30,7 @@ from shared import telemetry
 from shared.identity import Principal
 from shared.jobs.context import Interrupted, JobContext, Surroundings
 from shared.jobs.frames import Channel, FrameTooLarge, Message, encode
+from shared.jobs.guard import stand_guard
 from shared.jobs.handlers import HandlerSpec, load_handlers
 from shared.jobs.problems import HandlerError, MemoryLimitExceeded, ResultInvalid, worth_retrying
 from shared.problems import Problem
@@ -42,7 +42,6 @@ FLUSH_SECONDS = 0.25
 RESULT_BYTES = 1 << 20
 DETAIL_LENGTH = 1000
 OOM_SCORE = 500
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,32 +256,12 @@ def _limit_memory(spec: HandlerSpec) -> None:
 
 
 def _die() -> None:
-    """End this process and everything in its group, at once."""
-    os.killpg(os.getpgrp(), signal.SIGKILL)
+    """End this process at once; the guard ends what is below it."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _post_guard(descriptor: int) -> None:
-    """Leave a process behind us in our group that kills the group when we are gone.
-
-    The kernel tells a process of its parent's death, but not its grandchildren: what a handler has
-    started would live on after a SIGKILL of the worker. Forking is safe here: there is one thread yet.
-    """
-    group = os.getpgrp()
-    if os.fork() != 0:
-        return
-    os.close(descriptor)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1, signal.SIGTERM, signal.SIGINT})
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGUSR1)
-    if os.getppid() == group:
-        signal.sigwait({signal.SIGUSR1})
-    os.killpg(group, signal.SIGKILL)
-
-
-def _settle_in(parent: int) -> None:
-    """Die with the worker, go first when memory runs out, leave signals to the worker."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit(1)
+def _settle_in() -> None:
+    """Go first when memory runs out, leave signals to the worker."""
     try:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     except OSError as error:
@@ -294,8 +273,8 @@ def _settle_in(parent: int) -> None:
 
 def main() -> None:
     descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
-    _settle_in(parent)
-    _post_guard(descriptor)
+    stand_guard(parent, descriptor)
+    _settle_in()
     os.set_inheritable(descriptor, False)
     channel = Channel(socket.socket(fileno=descriptor))
     init = channel.receive()

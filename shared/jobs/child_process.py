@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.jobs import frames
-from shared.jobs.process_tree import kill_tree
+from shared.jobs.process_tree import kill_below, kill_tree
 from shared.jobs.settings import JobSettings
 
 START_SECONDS = 120.0
@@ -49,7 +49,7 @@ class ChildOptions:
 
 
 class ChildProcess:
-    """One process that serves one job at a time."""
+    """One process that serves one job at a time, under its guard (see `shared.jobs.guard`)."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        """Also the id of its process group."""
+        """Of the guard, the parent of the process that runs jobs; also the id of their process group."""
         return self._process.pid
 
     @property
@@ -132,7 +132,9 @@ class ChildProcess:
 
     def kill_now(self) -> None:
         """SIGKILL the process and all below it, without waiting for their end."""
-        kill_tree(self.pid)
+        # The guard stays, to end what is started while we look; before it has a job, it is the one to kill.
+        if not kill_below(self.pid):
+            kill_tree(self.pid)
 
     async def kill(self) -> int:
         """SIGKILL the process and all below it, if they still run; its exit status, negative for a signal."""
@@ -144,14 +146,14 @@ class ChildProcess:
         return await self._reap(at_once=False)
 
     async def _reap(self, *, at_once: bool) -> int:
-        if at_once:
-            kill_tree(self.pid)
+        if at_once and self._process.returncode is None:
+            self.kill_now()
         try:
             code = await asyncio.wait_for(self._process.wait(), EXIT_SECONDS)
         except TimeoutError:
             kill_tree(self.pid)
             code = await self._process.wait()
-        # Whatever it started outlives it in its group.
+        # A guard that was itself killed leaves the group behind.
         kill_tree(self.pid)
         self._writer.close()
         return code

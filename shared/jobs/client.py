@@ -20,8 +20,8 @@ from shared.identity import Principal
 from shared.jobs import queries
 from shared.jobs.following import EventHub, follow
 from shared.jobs.handlers import Handlers, find_spec
-from shared.jobs.metrics import QueueMetrics
-from shared.jobs.queries import Visible
+from shared.jobs.listing import Visible
+from shared.jobs.metrics import QueueMetrics, failure_counter
 from shared.jobs.schemas import Job, JobEvent, JobState, JobSummary
 from shared.jobs.settings import JobSettings
 from shared.jobs.store import JobDatabase
@@ -72,8 +72,9 @@ class Jobs:
         return await self.database.ping()
 
     def metrics(self, registry: CollectorRegistry) -> None:
-        """Show depth and age of every pool in `registry`."""
+        """Show depth and age of every pool in `registry`, and the failures that upkeep notices."""
         self._metrics = QueueMetrics(registry)
+        self.upkeep.failures = failure_counter(registry)
 
     async def submit(
         self,

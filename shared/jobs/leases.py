@@ -107,7 +107,8 @@ class Leases:
                 row = await move(session, now, guard, "started", {"worker": self.worker_id}, values)
                 if row is not None:
                     taken.append(row)
-            results = await self._results([row["id"] for row in taken], session) if taken else {}
+            dependent = [row["id"] for row in taken if row["is_dependent"]]
+            results = await self._results(dependent, session) if dependent else {}
         order = {job_id: place for place, job_id in enumerate(job_ids)}
         taken.sort(key=lambda row: order[row["id"]])
         return [_lease(row, now, begun, results.get(row["id"], {})) for row in taken]

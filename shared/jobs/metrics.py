@@ -10,6 +10,13 @@ RUN_BUCKETS = (0.01, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200, 28800, 86400
 WAIT_BUCKETS = (0.005, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200)
 
 
+def failure_counter(registry: CollectorRegistry) -> Counter:
+    """Bad ends, counted where they are noticed: by the worker of the attempt, or by the upkeep."""
+    return Counter(
+        "latticework_job_failures", "Bad ends by problem code", ("kind", "code"), registry=registry
+    )
+
+
 class WorkerMetrics:
     """What one worker has done."""
 
@@ -31,9 +38,7 @@ class WorkerMetrics:
         self._attempts = Counter(
             "latticework_job_attempts", "Attempts by how they ended", ("kind", "outcome"), registry=registry
         )
-        self.problems = Counter(
-            "latticework_job_failures", "Bad ends by problem code", ("kind", "code"), registry=registry
-        )
+        self.problems = failure_counter(registry)
         self.running = Gauge("latticework_jobs_running_here", "Attempts this worker runs", registry=registry)
 
     def ended(self, kind: str, outcome: str, seconds: float) -> None:

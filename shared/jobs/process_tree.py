@@ -62,6 +62,15 @@ def _proportional(pid: int) -> int:
     return 0
 
 
+def kill_below(pid: int) -> int:
+    """SIGKILL every process below `pid`; how many there were."""
+    below = descendants(pid)
+    for child in below:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(child, signal.SIGKILL)
+    return len(below)
+
+
 def kill_tree(pid: int) -> None:
     """SIGKILL the process group led by `pid` and whatever below it has left the group."""
     below = descendants(pid)

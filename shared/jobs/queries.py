@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, func, insert, select
+from sqlalchemy import RowMapping, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.database import decode_cursor, encode_cursor
 from shared.idempotency import IdempotencyConflict
-from shared.identity import ADMIN, Principal
+from shared.jobs.listing import Visible, newest
 from shared.jobs.problems import JobFinished, JobNotFound, JobNotRetryable
 from shared.jobs.schemas import Job, JobEvent, JobState, JobSummary
 from shared.jobs.store import JobDatabase, dependencies, events, jobs
@@ -23,23 +22,6 @@ from shared.problems import Conflict, FieldError, Unprocessable
 _HEAVY = {"parameters", "result", "checkpoint", "principal"}
 _SUMMARY = [column for column in jobs.c if column.name not in _HEAVY]
 EVENTS_AT_ONCE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Visible:
-    """Which jobs a caller may see: its tenant's, of its scopes, and (at a service) of some kinds."""
-
-    principal: Principal
-    kinds: frozenset[str] | None = None
-
-    def where(self) -> list[ColumnElement[bool]]:
-        """The conditions every query carries."""
-        conditions: list[ColumnElement[bool]] = [jobs.c.tenant == self.principal.tenant]
-        if ADMIN not in self.principal.scopes:
-            conditions.append(jobs.c.scope.in_(sorted(self.principal.scopes)))
-        if self.kinds is not None:
-            conditions.append(jobs.c.kind.in_(sorted(self.kinds)))
-        return conditions
 
 
 async def submit(
@@ -147,13 +129,8 @@ async def listing(
     limit: int = 50,
 ) -> tuple[list[JobSummary], str | None]:
     """One page of jobs, newest first, and the cursor of the next."""
-    statement = select(*_SUMMARY).where(*visible.where()).order_by(jobs.c.id.desc()).limit(limit + 1)
-    if states:
-        statement = statement.where(jobs.c.state.in_([state.value for state in states]))
-    if kinds:
-        statement = statement.where(jobs.c.kind.in_(list(kinds)))
-    if cursor is not None:
-        statement = statement.where(jobs.c.id < decode_cursor(cursor))
+    before = None if cursor is None else decode_cursor(cursor)
+    statement = newest(visible, _SUMMARY, states=states, kinds=kinds, before=before, limit=limit + 1)
     async with database.reading() as session:
         rows = (await session.execute(statement)).mappings().all()
         page = rows[:limit]

@@ -31,7 +31,7 @@ class JobSettings(ServiceSettings):
     )
     jobs_renew_seconds: float = Field(5.0, gt=0, description="how often a worker renews its leases")
     jobs_drain_seconds: float = Field(
-        20.0, ge=0, le=28, description="time a stopping worker gives its jobs to reach a checkpoint"
+        20.0, ge=0, le=24, description="time a stopping worker gives its jobs to reach a checkpoint"
     )
     jobs_failed_days: float = Field(
         30.0, gt=0, description="how long failed jobs are kept with their problem"

@@ -6,6 +6,10 @@ write nothing. Times are the database's: each process measures how far its own c
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,6 +26,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
 from shared.database import Database, UtcDateTime, make_metadata, migrate, utc_now
@@ -37,6 +42,11 @@ class Base(DeclarativeBase):
 
 def _json() -> Any:
     return JSON(none_as_null=True)
+
+
+def _partial(name: str, condition: str, *columns: str) -> Index:
+    where = text(condition)
+    return Index(name, *columns, sqlite_where=where, postgresql_where=where)
 
 
 jobs = Table(
@@ -87,16 +97,19 @@ jobs = Table(
     Column("queued_at", UtcDateTime, nullable=False),
     Column("started_at", UtcDateTime),
     Column("finished_at", UtcDateTime),
-    Column("expires_at", UtcDateTime, index=True),
+    Column("expires_at", UtcDateTime),
     UniqueConstraint("tenant", "idempotency_key", name="uq_jobs_tenant_idempotency_key"),
     Index("ix_jobs_tenant_id", "tenant", "id"),
     Index("ix_jobs_tenant_state_id", "tenant", "state", "id"),
-    Index("ix_jobs_tenant_kind_id", "tenant", "kind", "id"),
+    Index("ix_jobs_tenant_kind_state_id", "tenant", "kind", "state", "id"),
+    Index("ix_jobs_tenant_scope_state_id", "tenant", "scope", "state", "id"),
     Index("ix_jobs_queue", "state", "pool", "rank", "id"),
-    Index("ix_jobs_outbox", "state", "announced_at", "available_at"),
-    Index("ix_jobs_lease", "state", "lease_expires_at"),
-    Index("ix_jobs_deadline", "state", "deadline"),
-    Index("ix_jobs_owner", "lease_owner"),
+    # PostgreSQL writes every index anew with every change of a row: these hold only the rows they are for.
+    _partial("ix_jobs_outbox", "announced_at IS NULL", "state", "available_at"),
+    _partial("ix_jobs_lease", "lease_expires_at IS NOT NULL", "state", "lease_expires_at"),
+    _partial("ix_jobs_deadline", "deadline IS NOT NULL", "state", "deadline"),
+    _partial("ix_jobs_owner", "lease_owner IS NOT NULL", "lease_owner"),
+    _partial("ix_jobs_expires_at", "expires_at IS NOT NULL", "expires_at"),
 )
 
 events = Table(
@@ -133,6 +146,18 @@ class JobDatabase(Database):
         super().__init__(url, pool_size=pool_size)
         self._plain_url = url
         self._offset = timedelta()
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """A writing transaction: committed at the end, rolled back on an exception.
+
+        SQLite has one writer at a time, and who finds it busy sleeps for a while instead of queueing:
+        within this process writers queue here.
+        """
+        async with self._turn if self.is_sqlite else contextlib.nullcontext():
+            async with super().session() as session:
+                yield session
 
     async def prepare(self) -> None:
         """Bring the tables to the newest version and compare the clocks."""

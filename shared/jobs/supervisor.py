@@ -31,11 +31,13 @@ from shared.telemetry import logger
 log = logger(__name__)
 
 CHECK_SECONDS = 0.25
-CANCEL_POLL_SECONDS = 1.5
+CANCEL_POLL_SECONDS = 0.75
 TAKE_SECONDS = 1.0
 POLL_SECONDS = 0.5
 PAUSE_SECONDS = 1.0
 DEPTH_SECONDS = 15.0
+SETTLE_SECONDS = 4.0
+"""From the end of the grace of a drain to the last word about its jobs."""
 
 
 class Supervisor:
@@ -65,9 +67,9 @@ class Supervisor:
             lease_seconds=settings.jobs_lease_seconds,
             failed_kept=failed_kept,
         )
-        self.upkeep = Upkeep(self._database, self._transport, failed_kept)
         registry = registry or CollectorRegistry()
         self._metrics, self._queue_metrics = WorkerMetrics(registry), QueueMetrics(registry)
+        self.upkeep = Upkeep(self._database, self._transport, failed_kept, self._metrics.problems)
         self._options = ChildOptions(settings, self._pools)
         self._stopping = asyncio.Event()
         self._hungry: deque[asyncio.Future[Lease | None]] = deque()
@@ -77,6 +79,7 @@ class Supervisor:
         self._claimed: dict[str, float] = {}
         self._unclaimed: set[str] = set()
         self._attempts: dict[str, Attempt] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
         self.ready = asyncio.Event()
 
     def stop(self) -> None:
@@ -105,18 +108,39 @@ class Supervisor:
                 self.upkeep.run(),
             )
         ]
-        feeder = asyncio.create_task(self._feed())
-        places = [asyncio.create_task(self._place()) for _ in range(self._concurrency)]
+        working = [asyncio.create_task(self._feed())]
+        working += [asyncio.create_task(self._place()) for _ in range(self._concurrency)]
         try:
-            await self._stopping.wait()
-            for attempt in list(self._attempts.values()):
-                attempt.stop(Stop.drain, self._settings.jobs_drain_seconds)
-            await asyncio.gather(feeder, *places)
+            await self._until_stopped([*working, *background])
+            await self._drain(working)
         finally:
-            await end_tasks([feeder, *places, *background])
+            await end_tasks([*working, *background, *self._leaving])
             await self._transport.close()
             await self._database.close()
             log.info("worker stopped", worker=self.worker_id)
+
+    async def _until_stopped(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Wait for `stop`. None of `tasks` ends before that: what ended failed, and ends the worker."""
+        stopped = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await end_tasks([stopped])
+        for task in tasks:
+            if task.done() and not self._stopping.is_set():
+                task.result()
+
+    async def _drain(self, working: Sequence[asyncio.Task[None]]) -> None:
+        """Let jobs save and leave; what cannot be written in time is left to the lease's end."""
+        grace = self._settings.jobs_drain_seconds
+        for attempt in list(self._attempts.values()):
+            attempt.stop(Stop.drain, grace)
+        try:
+            async with asyncio.timeout(grace + SETTLE_SECONDS):
+                await asyncio.gather(*working)
+                await asyncio.gather(*self._leaving)
+        except TimeoutError:
+            log.warning("jobs could not be handed back in time", jobs=sorted(self._attempts))
 
     async def _prepare(self) -> bool:
         """Bring the tables up to date, waiting for a database that is away; False when told to stop first."""
@@ -183,8 +207,18 @@ class Supervisor:
             raise
         if attempt.stopping is None and child.is_alive and child.served < spec.processes_jobs:
             return child
-        await child.finish()
+        # It leaves while the next one starts.
+        leaving = asyncio.create_task(self._finish(child))
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
         return None
+
+    async def _finish(self, child: ChildProcess) -> None:
+        try:
+            await child.finish()
+        except BaseException:
+            child.kill_now()
+            raise
 
     async def _attempt(self, lease: Lease, spec: HandlerSpec, child: ChildProcess) -> Attempt:
         child.tenant = lease.principal.tenant

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, insert, select, update
+from sqlalchemy import ColumnElement, RowMapping, exists, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.jobs.problems import DependencyFailed
@@ -24,6 +24,9 @@ Guard = Sequence[ColumnElement[bool]]
 NO_LEASE: Mapping[str, Any] = {"lease_owner": None, "lease_expires_at": None}
 
 
+_IS_DEPENDENT = exists().where(dependencies.c.job_id == jobs.c.id).label("is_dependent")
+
+
 async def move(
     session: AsyncSession,
     now: datetime,
@@ -32,12 +35,15 @@ async def move(
     data: Mapping[str, Any],
     values: Mapping[str, Any],
 ) -> RowMapping | None:
-    """Change the one job that meets `guard` and record the event; the row after the change."""
+    """Change the one job that meets `guard` and record the event; the row after the change.
+
+    The row also says, as `is_dependent`, whether the job depends on others.
+    """
     statement = (
         update(jobs)
         .where(*guard)
         .values(**values, event_sequence=jobs.c.event_sequence + 1)
-        .returning(*jobs.c)
+        .returning(*jobs.c, _IS_DEPENDENT)
     )
     row = (await session.execute(statement)).mappings().one_or_none()
     if row is not None:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 
+import uvloop
 from prometheus_client import CollectorRegistry, start_http_server
 
 from shared import telemetry
@@ -19,6 +22,9 @@ from shared.jobs.handlers import Handlers, load_handlers
 from shared.jobs.settings import JobSettings
 from shared.jobs.supervisor import Supervisor
 from shared.settings import ConfigurationError, load_settings
+
+EXIT_SECONDS = 29.0
+"""From the signal to the end of the process, whatever happens."""
 
 
 def pools_of(handlers: Handlers) -> dict[str, list[str]]:
@@ -33,9 +39,17 @@ async def work(settings: JobSettings, handlers: Handlers, pools: Sequence[str], 
     """Run one worker until it is told to stop."""
     registry = CollectorRegistry()
     supervisor = Supervisor(settings, handlers, pools=pools, concurrency=concurrency, registry=registry)
+
+    def stop() -> None:
+        supervisor.stop()
+        # A driver's waiting thread may hold the exit up. Jobs end with us, leases by themselves.
+        last = threading.Timer(EXIT_SECONDS, os._exit, (1,))
+        last.daemon = True
+        last.start()
+
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, supervisor.stop)
+        loop.add_signal_handler(number, stop)
     if settings.jobs_metrics_port:
         start_http_server(settings.jobs_metrics_port, addr=settings.host, registry=registry)
     await supervisor.run()
@@ -67,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"worker: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     telemetry.configure("worker", settings)
-    asyncio.run(work(settings, handlers, options.pool, options.concurrency))
+    uvloop.run(work(settings, handlers, options.pool, options.concurrency))
 
 
 if __name__ == "__main__":

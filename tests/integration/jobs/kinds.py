@@ -62,17 +62,25 @@ def large_state(job: JobContext) -> dict[str, Any]:
     return {"length": len(saved["filler"])}
 
 
+def start_below() -> subprocess.Popen[bytes]:
+    """A process below the job that has left its process group, as torchrun's ranks do."""
+    code = "import time; time.sleep(600)"
+    return subprocess.Popen([sys.executable, "-S", "-c", code], start_new_session=True)
+
+
 def busy(job: JobContext) -> None:
     """A loop that never looks up, with a process of its own below it."""
     if "pids" in job.parameters:
-        below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-        Path(job.parameters["pids"]).write_text(f"{os.getpid()} {below.pid}")
+        Path(job.parameters["pids"]).write_text(f"{os.getpid()} {start_below().pid}")
     while True:
         sum(range(1000))
 
 
 def segfault(job: JobContext) -> None:
     """Read at address zero, in the first attempts only."""
+    if "pids" in job.parameters:
+        with Path(job.parameters["pids"]).open("a") as sink:
+            sink.write(f"{os.getpid()} {start_below().pid}\n")
     if job.attempt <= job.parameters.get("times", 99):
         ctypes.string_at(0)
 
@@ -133,8 +141,7 @@ def huge_result(job: JobContext) -> dict[str, str]:
 
 def leave_orphans(job: JobContext) -> dict[str, int]:
     """Return while a process it started goes on."""
-    below = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
-    return {"pid": below.pid}
+    return {"pid": start_below().pid}
 
 
 def _spec(run: Any, **options: Any) -> HandlerSpec:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import select, update
 
 from shared.database import schema_drift
@@ -179,9 +180,13 @@ async def test_a_pause_lies_between_attempts(jobs: Jobs, principal: Principal) -
 
 async def test_a_worker_that_went_is_noticed_until_attempts_run_out(jobs: Jobs, principal: Principal) -> None:
     job = await submit(jobs, principal, ECHO)
+    registry = CollectorRegistry()
+    jobs.metrics(registry)
     for number in range(3):
         await take(worker_of(jobs, f"worker_{number}", seconds=-1.0), job.id)
         await jobs.upkeep.reap()
+    counted = {"kind": ECHO, "code": "worker_lost"}
+    assert registry.get_sample_value("latticework_job_failures_total", counted) == 3
     dead = await jobs.get(principal, job.id)
     assert dead.problem is not None
     assert (dead.state, dead.problem.code, dead.attempt) == (JobState.failed, "worker_lost", 3)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
+from pathlib import Path
 from typing import Any
 
 import psutil
-import pytest
 
 from shared.jobs import Jobs, JobState
 from shared.jobs.supervisor import Supervisor
 from shared.principal import Principal
-from tests.integration.jobs.conftest import submit, wait_for
+from tests.integration.jobs.conftest import submit, wait_for, wait_until
 
 BAD_ENDS: dict[str, tuple[str, int, str, dict[str, Any]]] = {
     # kind: (code, attempts, a word of the detail, parameters)
@@ -44,8 +43,11 @@ async def test_every_bad_end_names_its_problem(jobs: Jobs, principal: Principal,
         assert "hunter2" not in job.problem.detail
 
 
-async def test_a_crash_ends_that_attempt_only(jobs: Jobs, principal: Principal, worker: Supervisor) -> None:
-    crashing = await submit(jobs, principal, "test.segfault", parameters={"times": 1})
+async def test_a_crash_ends_that_attempt_only(
+    jobs: Jobs, principal: Principal, worker: Supervisor, tmp_path: Path
+) -> None:
+    pids = tmp_path / "pids"
+    crashing = await submit(jobs, principal, "test.segfault", parameters={"times": 1, "pids": str(pids)})
     stumbling = await submit(jobs, principal, "test.stumble", parameters={"times": 2})
     steady = await submit(jobs, principal, "test.echo")
     assert (await wait_for(jobs, principal, crashing.id)).state is JobState.succeeded
@@ -54,6 +56,8 @@ async def test_a_crash_ends_that_attempt_only(jobs: Jobs, principal: Principal, 
     assert (job.state, job.result) == (JobState.succeeded, {"attempt": 3})
     types = [event.type async for event in jobs.events(principal, crashing.id)]
     assert types == ["queued", "started", "retrying", "started", "succeeded"]
+    assert len(pids.read_text().split()) == 4, "both attempts noted themselves and the process below them"
+    await wait_until(lambda: not any(psutil.pid_exists(int(pid)) for pid in pids.read_text().split()), 5)
 
 
 async def test_good_ends(jobs: Jobs, principal: Principal, worker: Supervisor) -> None:
@@ -68,11 +72,8 @@ async def test_good_ends(jobs: Jobs, principal: Principal, worker: Supervisor) -
     assert (large.result, large.attempt) == ({"length": 200_000}, 2)
     orphans = await wait_for(jobs, principal, orphans.id)
     assert orphans.result is not None
-    for _ in range(100):
-        if not psutil.pid_exists(orphans.result["pid"]):
-            return
-        await asyncio.sleep(0.05)
-    pytest.fail("a process that the handler left behind still runs")
+    left_behind = orphans.result["pid"]
+    await wait_until(lambda: not psutil.pid_exists(left_behind), 5)
 
 
 async def test_processes_are_fresh_unless_the_kind_says_otherwise(

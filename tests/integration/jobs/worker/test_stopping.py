@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import sqlite3
 import sys
 import time
 from pathlib import Path
 
 import psutil
+import pytest
 from sqlalchemy import update
 
 from shared.jobs import Jobs, JobSettings, JobState
@@ -117,6 +120,30 @@ async def test_a_drained_worker_hands_its_jobs_back(
     assert done.result == {"steps": 40, "attempt": 2}
     steps = [int(line.split()[0]) for line in ledger.read_text().splitlines()]
     assert steps == list(range(40)), "a drain loses no step and repeats none"
+
+
+@pytest.mark.slow
+async def test_a_worker_leaves_in_time_even_without_its_database(
+    make_settings: SettingsFactory, principal: Principal, tmp_path: Path
+) -> None:
+    path = tmp_path / "away.db"
+    settings = make_settings(jobs_database_url=f"sqlite:///{path}", jobs_lease_seconds=8.0)
+    started = tmp_path / "started"
+    async with Jobs(settings) as jobs:
+        worker = await start_worker(settings)
+        job = await submit(jobs, principal, "test.polite", parameters={"started": str(started)})
+        await wait_until(started.exists, 40)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as held:
+            held.execute("BEGIN EXCLUSIVE")
+            begun = time.monotonic()
+            worker.send_signal(signal.SIGTERM)
+            await asyncio.wait_for(worker.wait(), 30)
+            assert time.monotonic() - begun < 30
+            held.execute("COMMIT")
+        # What could not be handed back is found when its lease is over.
+        again = await wait_for(jobs, principal, job.id, JobState.queued)
+        assert again.attempt == 1
+        assert started.read_text() == "drain"
 
 
 async def test_a_killed_worker_is_survived_from_the_checkpoint(
