@@ -155,7 +155,8 @@ class _Run:
                     async with together:
                         await self._ask(environment, chat, item)
 
-                await asyncio.gather(*(one(item) for item in dataset.items))
+                first, every = map(int, self._arguments.share.split("/"))
+                await asyncio.gather(*(one(item) for item in dataset.items[first::every]))
 
     async def _ask(self, environment: Environment, chat: EndpointChat, item: Item) -> None:
         for name, configuration in self._compared.items():
@@ -231,6 +232,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--half", choices=HALVES, default="reporting")
     parser.add_argument("--seconds", type=float, default=540.0, help="wall-clock budget of this call")
     parser.add_argument("--together", type=int, default=4, help="questions asked at the same time")
+    parser.add_argument("--share", default="0/1", help="K/N: of N processes on one run, this is the K-th")
     parser.add_argument("--timed", action="store_true", help="one question at a time, nothing shared")
     parser.add_argument("--configurations", default="direct,fast,standard")
     parser.add_argument("--model", default="default")
