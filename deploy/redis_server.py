@@ -49,11 +49,11 @@ def redis_binary() -> str:
     )
 
 
-def redis_command(folder: Path, port: int, password: str) -> list[str]:
+def redis_command(folder: Path, port: int, password: str, binary: str | None = None) -> list[str]:
     """The command line of a private server whose data survives restarts in `folder`.
 
-    The options go through a file only we can read: a password on a command line is seen by every
-    user of the machine.
+    `binary` is `redis_binary()` unless given. The options go through a file only we can read: a
+    password on a command line is seen by every user of the machine.
     """
     folder.mkdir(parents=True, exist_ok=True)
     options = {
@@ -70,7 +70,7 @@ def redis_command(folder: Path, port: int, password: str) -> list[str]:
     configuration = folder / "redis.conf"
     configuration.touch(mode=0o600)
     configuration.write_text("".join(f"{name} {value}\n" for name, value in options.items()))
-    return [redis_binary(), str(configuration.resolve())]
+    return [binary or redis_binary(), str(configuration.resolve())]
 
 
 def redis_address(port: int, password: str) -> str:
@@ -114,17 +114,20 @@ class RedisServer:
         self.process.wait()
 
 
-def start_redis(folder: Path, port: int | None = None, password: str | None = None) -> RedisServer:
+def start_redis(
+    folder: Path, port: int | None = None, password: str | None = None, binary: str | None = None
+) -> RedisServer:
     """Start a server with its data in `folder` and wait until it answers.
 
-    `port` and `password` are picked afresh unless given, as for a restart at the same address.
+    `port` and `password` are picked afresh unless given, as for a restart at the same address;
+    `binary` is `redis_binary()` unless given.
 
     Raises:
         RedisUnavailable: there is no binary, or it did not come up.
     """
     port = port or free_port()
     password = password or secrets.token_urlsafe(16)
-    command = redis_command(folder, port, password)
+    command = redis_command(folder, port, password, binary)
     with (folder / "redis.log").open("ab") as log:
         process = subprocess.Popen(
             command,

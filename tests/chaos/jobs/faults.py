@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import redis
+
 from deploy.redis_server import RedisServer, start_redis
 
 
@@ -78,14 +80,22 @@ class Process:
 class Redis:
     """A real Redis that can be restarted at the same address, with or without what it knew."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._server: RedisServer = start_redis(folder)
+    def __init__(self, folder: Path, binary: str | None = None) -> None:
+        self._folder, self._binary = folder, binary
+        self._server: RedisServer = start_redis(folder, binary=binary)
 
     @property
     def url(self) -> str:
         """Where it is, always."""
         return self._server.url
+
+    @property
+    def name(self) -> str:
+        """What kind of server it is, and which version."""
+        with redis.Redis.from_url(self.url, decode_responses=True) as client:
+            server: dict[str, str] = client.info("server")
+        kind = server.get("server_name", "redis")
+        return f"{kind} {server.get(f'{kind}_version')}"
 
     async def restart(self, *, keep_data: bool, away_seconds: float = 0.5) -> None:
         """SIGKILL it, and start it again after a while."""
@@ -94,7 +104,9 @@ class Redis:
         if not keep_data:
             shutil.rmtree(self._folder)
         await asyncio.sleep(away_seconds)
-        self._server = await asyncio.to_thread(start_redis, self._folder, address.port, address.password)
+        self._server = await asyncio.to_thread(
+            start_redis, self._folder, address.port, address.password, self._binary
+        )
 
     def stop(self) -> None:
         """The end."""
@@ -103,6 +115,8 @@ class Redis:
 
 class SqliteCut:
     """SQLite goes away when somebody else holds its write lock."""
+
+    name = "SQLite"
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -128,6 +142,8 @@ class SqliteCut:
 
 class PostgresCut:
     """A proxy before PostgreSQL's socket: a cut breaks every connection and refuses new ones."""
+
+    name = "PostgreSQL"
 
     def __init__(self, url: str, folder: Path) -> None:
         target, _, query = url.partition("?host=")

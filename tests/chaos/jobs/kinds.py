@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from shared.jobs import HandlerSpec, JobContext
 
+GRACE_SECONDS = 1.0
+"""What a stubborn job is given between the request to stop and its end."""
+
 
 class StepParameters(BaseModel):
     """How much to do, and where to write it down."""
@@ -106,7 +109,7 @@ HANDLERS = {
         processes_jobs=20,
     ),
     "chaos.stubborn": HandlerSpec(
-        run=stubborn, pool="chaos", parameters=StubbornParameters, scope="sql", grace_s=1.0
+        run=stubborn, pool="chaos", parameters=StubbornParameters, scope="sql", grace_s=GRACE_SECONDS
     ),
     "chaos.talk": HandlerSpec(run=talk, pool="chaos", parameters=TalkParameters, scope="sql"),
 }

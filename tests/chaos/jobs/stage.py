@@ -91,9 +91,10 @@ async def set_stage(
     concurrency: int = 2,
     lease_seconds: float = 20.0,
     renew_seconds: float = 5.0,
+    redis_binary: str | None = None,
 ) -> AsyncIterator[Stage]:
     """Start everything, and end it whatever happens."""
-    redis = Redis(folder / "redis")
+    redis = Redis(folder / "redis", redis_binary)
     await database.start()
     port = unused_port()
     environment = {

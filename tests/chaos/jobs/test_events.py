@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.chaos.jobs.api import PREFIX
-from tests.chaos.jobs.faults import SqliteCut
+from tests.chaos.jobs.faults import PostgresCut, SqliteCut
 from tests.chaos.jobs.stage import Stage, set_stage
 from tests.chaos.jobs.test_faults import read_record
 
@@ -38,12 +38,16 @@ async def read_some(stage: Stage, job_id: str, last: int, limit: int) -> list[tu
     return seen
 
 
-@pytest.mark.parametrize("redis_dies", [False, True])
+@pytest.mark.parametrize(
+    ("database", "redis_dies"),
+    [("sqlite", False), ("sqlite", True), ("postgresql", True)],
+    indirect=["database"],
+)
 async def test_twenty_disconnects_miss_nothing(
-    tmp_path: Path, sqlite_cut: SqliteCut, redis_dies: bool
+    tmp_path: Path, database: SqliteCut | PostgresCut, redis_dies: bool
 ) -> None:
     chance = random.Random(7)
-    async with set_stage(tmp_path, sqlite_cut, workers=1, concurrency=1) as stage:
+    async with set_stage(tmp_path, database, workers=1, concurrency=1) as stage:
         job_id = await stage.submit("chaos.talk", {"reports": REPORTS}, "key")
         seen: list[tuple[int, dict[str, Any]]] = []
         connections = 0
@@ -58,7 +62,7 @@ async def test_twenty_disconnects_miss_nothing(
             if redis_dies and connections == DISCONNECTS // 2:
                 await stage.redis.restart(keep_data=False, away_seconds=1.0)
         assert await read_some(stage, job_id, seen[-1][0], 1) == []
-    record = await read_record(sqlite_cut.url)
+    record = await read_record(database.url)
     written = [(event.sequence, event.type) for event in record.history[job_id]]
     assert [(number, event["type"]) for number, event in seen] == written
     assert connections > DISCONNECTS
