@@ -160,18 +160,22 @@ def _draw(session: Session, job: Job, events: Any) -> None:
         TextColumn("[cyan]{task.fields[metrics]}"),
     )
     with Progress(*columns, console=session.out) as progress:
-        message, metrics = job.message or "", metrics_text(job.metrics)
-        task = progress.add_task(job.id, total=1.0, state=job.state, message=message, metrics=metrics)
+        # A report names what changed: the last value of every metric stays in sight.
+        message, metrics = job.message or "", dict(job.metrics)
+        task = progress.add_task(
+            job.id, total=1.0, state=job.state, message=message, metrics=metrics_text(metrics)
+        )
         progress.update(task, completed=job.progress)
         for event in events:
             data = event.data
             if event.type == "progress":
+                metrics.update(data.get("metrics") or {})
                 progress.update(
                     task,
                     completed=data.get("progress", 0.0),
                     state="running",
                     message=data.get("message") or "",
-                    metrics=metrics_text(data.get("metrics") or {}),
+                    metrics=metrics_text(metrics),
                 )
             elif event.type == "succeeded":
                 progress.update(task, completed=1.0, state="[green]succeeded[/]")

@@ -105,8 +105,9 @@ def test_job_is_drawn_as_a_bar_with_its_last_metrics(server: ScriptedServer, tmp
     told = events(
         event(1, "started"),
         event(2, "progress", progress=0.5, message="step [2]", metrics={"loss": 0.0625}),
-        event(3, "retrying", problem={"detail": "The worker went away."}),
-        event(4, "succeeded"),
+        event(3, "progress", progress=0.75, message="step [3]", metrics={}),
+        event(4, "retrying", problem={"detail": "The worker went away."}),
+        event(5, "succeeded"),
     )
     server.answer("GET", "/v1/jobs/job_1/events", told)
     terminal = Terminal(server, tmp_path, "jobs", "watch", "job_1")
@@ -115,4 +116,4 @@ def test_job_is_drawn_as_a_bar_with_its_last_metrics(server: ScriptedServer, tmp
     assert "The worker went away." in shown
     last = next(line for line in reversed(shown.splitlines()) if "succeeded" in line)
     assert "100%" in last
-    assert "step [2] loss=0.0625" in last
+    assert "step [3] loss=0.0625" in last
