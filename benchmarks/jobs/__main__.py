@@ -7,7 +7,6 @@ private Valkey; the published table is docs/benchmarks/jobs.md.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import importlib
 import json
 import sys
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import uvloop
 
 from benchmarks.jobs import ours, peers
 from benchmarks.jobs.samples import Latency
@@ -64,7 +64,14 @@ class Report:
             values = " | ".join(f"{figures[n]:.1f}" if n in figures else "-" for n in (1, 4))
             start = self.start[who].milliseconds() if who in self.start else "-"
             lines.append(f"| {who} | {values} | {start} |")
-        lines += ["", "| waiting jobs | submit ms | list 50 ms | list 50 failed ms |", "|---|---|---|---|"]
+        names = dict.fromkeys(
+            name for places in self.depth.values() for figures in places.values() for name in figures
+        )
+        lines += [
+            "",
+            "| waiting jobs, p50 / p99 ms | " + " | ".join(names) + " |",
+            "|---" * (len(names) + 1) + "|",
+        ]
         for place, by_depth in self.depth.items():
             for depth, by_name in by_depth.items():
                 values = " | ".join(latency.milliseconds() for latency in by_name.values())
@@ -139,9 +146,9 @@ def main() -> None:
         try:
             measure_peers(folder, server.url, sizes, report)
             sqlite, other = folder / "sqlite", folder / "postgresql"
-            asyncio.run(measure_ours("SQLite", sqlite, server.url, None, sizes, report))
+            uvloop.run(measure_ours("SQLite", sqlite, server.url, None, sizes, report))
             with postgres(folder / "server") as url:
-                asyncio.run(measure_ours("PostgreSQL", other, server.url, url, sizes, report))
+                uvloop.run(measure_ours("PostgreSQL", other, server.url, url, sizes, report))
         finally:
             server.stop()
     print(f"\n{report.table()}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -76,7 +77,10 @@ def saq_environment(folder: Path) -> str | None:
     python = folder / "bin" / "python"
     # SAQ imports typing_extensions without naming it among its requirements.
     packages = [f"saq[redis]=={SAQ_VERSION}", "typing_extensions"]
-    installed = subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=False)
+    # An environment of its own: our PYTHONPATH would show it our packages.
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages]
+    installed = subprocess.run(command, env=clean, check=False)
     return str(python) if installed.returncode == 0 else None
 
 
