@@ -9,6 +9,7 @@ the second system call would cost more than all checks of the key.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -17,6 +18,8 @@ from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 CONNECTION = "latticework.connection"
+BEGUN = "latticework.begun"
+"""Where the scope tells when the first byte of the request came; `time.perf_counter` seconds."""
 LOOK_EVERY = 0.5
 
 
@@ -132,7 +135,9 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        cast(dict[str, Any], self.scope)[CONNECTION] = self
+        scope = cast(dict[str, Any], self.scope)
+        scope[CONNECTION] = self
+        scope[BEGUN] = time.perf_counter()
         self._idle_since = None
         if self._head_since is None:
             self._head_since = self.loop.time()

@@ -15,6 +15,7 @@ from gateway.proxy.models import Models
 from gateway.proxy.reply import Reply, given_request_id, new_request_id
 from gateway.public import PublicPages
 from gateway.routing import find_route
+from gateway.server import BEGUN
 from shared.problems import InternalError, Problem
 from shared.telemetry import logger
 
@@ -44,7 +45,8 @@ class FrontDoor:
         given = given_request_id(headers)
         request_id = given or new_request_id()
         reply = Reply(scope, send, request_id)
-        started = time.perf_counter()
+        # From the first byte on, not from here: what waited before us was waiting, too.
+        started: float = scope.get(BEGUN) or time.perf_counter()
         call = Call(self.front, scope, receive, reply, route, headers, request_id, given is None, started)
         metrics = self.front.metrics
         metrics.in_flight += 1

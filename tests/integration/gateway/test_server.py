@@ -135,3 +135,27 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_kept(redis_url: str, 
             took = asyncio.get_running_loop().time() - begun
     assert orjson.loads(received.partition(b"\r\n\r\n")[2]) == HELLO
     assert 3.4 < took < 6, "closed a second after the answer, looked for twice a second"
+
+
+async def test_what_waits_before_the_handler_is_in_the_latency(redis_url: str, tmp_path: Path) -> None:
+    """LiteLLM's page on latency overhead: time before the handler was invisible in its own figures."""
+    async with serving(answers()) as server:
+        async with gateway(redis_url, tmp_path / "home", {"model": server.url}) as live:
+            sent = request(live, await live.new_key())
+            host, port = live.url.removeprefix("http://").split(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(sent[:30])
+            await asyncio.sleep(0.4)
+            writer.write(sent[30:])
+            await reader.readuntil(b"}}")
+            writer.close()
+            page = (await live.call("GET", "/metrics")).body.decode()
+    seconds = [
+        float(line.rpartition(" ")[2])
+        for line in page.splitlines()
+        if line.startswith('gen_ai_client_operation_duration_seconds_sum{service="model"')
+    ]
+    assert len(seconds) == 1
+    assert 0.4 <= seconds[0] < 5
+    assert "latticework_gateway_in_flight 0" in page
+    assert "latticework_event_loop_lag_seconds" in page
