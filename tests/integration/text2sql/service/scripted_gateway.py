@@ -40,9 +40,10 @@ class ScriptedGateway:
         if self.refuse:
             error = {"message": "the budget is spent", "type": "budget", "code": "budget_exceeded"}
             return JSONResponse({"error": error}, status_code=402)
-        asked = str(body["messages"][-1]["content"])
-        script = next(value for words, value in self.scripts.items() if words in asked)
-        wants_python = "Python" in str(body["messages"][0]["content"])
+        first, *_, last = asked = [str(message["content"]) for message in body["messages"]]
+        script = next(value for words, value in self.scripts.items() if words in "\n".join(asked))
+        # A small model is asked for SQL in the conversation in which it wrote the program.
+        wants_python = "Python" in first and not last.endswith("SQL")
         text = f"```python\n{script.program}\n```" if wants_python else f"```sql\n{script.sql}\n```"
         return JSONResponse(
             {
