@@ -39,6 +39,15 @@ def write_json(name: str, content: dict[str, Any]) -> Path:
     return path
 
 
+def read_json(name: str) -> dict[str, Any] | None:
+    """The last results, None where there are none of the same versions."""
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return None
+    document: dict[str, Any] = orjson.loads(path.read_bytes())
+    return document if document["versions"] == versions() else None
+
+
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)

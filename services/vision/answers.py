@@ -19,7 +19,7 @@ from services.vision.scaffold import TEMPLATE_VERSION
 from shared.problems import NotAcceptable
 
 METADATA_HEADER = "Scaffold-Metadata"
-DRAWING_VERSION = "2"
+DRAWING_VERSION = "3"
 """Raise it when the same options draw other pixels: it is part of every entity tag."""
 _FORMATS: dict[str, OutputFormat] = {media: form for form, media in MEDIA_TYPES.items()}
 

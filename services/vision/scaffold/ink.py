@@ -52,10 +52,12 @@ def _lattice(start: Indices, stop: Indices, steps: int, limit: int) -> Indices:
 
 
 def sample_points(layout: Layout, size: tuple[int, int]) -> Indices:
-    """Pixels counted row by row, (labels, samples): the label's lattice first, the dot's behind it."""
+    """Pixels counted row by row, (labels, samples): the lattice of the label's text first, the dot's
+    behind it."""
     boxes = np.array(
         [(p.box.left, p.box.top, p.box.right, p.box.bottom) for p in layout.labels], dtype=np.intp
     )
+    boxes += np.array((1, 1, -1, -1)) * layout.padding
     centres = np.array(layout.centres, dtype=np.intp)
     reach = layout.radius
     lattices = []

@@ -74,7 +74,7 @@ def _fits(size: tuple[int, int], options: OverlayOptions, matrix: Matrix, px: in
 
 
 def _padding(px: int) -> int:
-    return max(1, round(px / 10))
+    return max(2, round(px / 6))
 
 
 def _radius(px: int, options: OverlayOptions) -> int:

@@ -105,9 +105,17 @@ def _dot_layer(radius: int, style: Style) -> _Layer:
 
 
 def _label_layer(label: LabelPart, style: Style) -> _Layer:
-    """The text on its plate, if it has one."""
+    """The text on its plate, if it has one. The plate fades out over the padding: a sharp edge next
+    to a bracket turns `(` into `[` for OCR models (docs/decisions/034)."""
     stroke = np.pad(text_mask(label.text, label.px).astype(np.float64) / 255, label.padding)
-    return _layer(label.left, label.top, stroke, np.full(stroke.shape, _coverage(style)), style)
+    down, across = (_fade(length, label.padding) for length in stroke.shape)
+    return _layer(label.left, label.top, stroke, down[:, None] * across * _coverage(style), style)
+
+
+def _fade(length: int, padding: int) -> Floats:
+    """From 0 to 1 over `padding` pixels and back, (length,)."""
+    inwards = np.arange(length) + 0.5
+    return np.asarray(np.minimum(1, np.minimum(inwards, inwards[::-1]) / padding))
 
 
 def _coverage(style: Style) -> float:

@@ -41,8 +41,8 @@ PAPER_GOLDENS = {
     (640, 480): "4efb029c47c9684c",
 }
 LEGIBLE_GOLDENS = {
-    (320, 240): "33dfab64303e28ed",
-    (640, 480): "111ca9289efac0f3",
+    (320, 240): "2bf5c67a96fdbef9",
+    (640, 480): "e7ca18e3b6ed32e3",
 }
 GOLDEN_LIBRARIES = ("13.0.0", "2.14.3")
 

@@ -33,7 +33,9 @@ def test_a_label_is_the_mask_of_its_text_over_its_plate(style: Style) -> None:
     place = np.s_[35 : 35 + height, 67 : 67 + width]
     below = ground[place].astype(float)
     colour, alpha = style.plate or (style.ink, 0)
-    marked = below * (1 - alpha / 255) + np.array(colour) * alpha / 255
+    down, across = (np.array([0.25, 0.75, *[1.0] * (side - 4), 0.75, 0.25]) for side in (height, width))
+    share = (down[:, None] * across)[:, :, None] * alpha / 255
+    marked = below * (1 - share) + np.array(colour) * share
     marked = marked * (1 - stroke) + np.array(style.ink) * stroke
     expected = below * (1 - style.opacity) + marked * style.opacity
     assert np.abs(drawn[place] - expected).max() <= 1.5
