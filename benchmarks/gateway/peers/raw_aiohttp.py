@@ -6,65 +6,40 @@ Run: `python -m benchmarks.gateway.peers.raw_aiohttp PORT UPSTREAM_PORT`.
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
 
 import aiohttp
-import orjson
 import uvicorn
 
-from benchmarks.gateway.peers.raw_asgi import FORWARDED
+from benchmarks.gateway.peers.bare import FORWARDED, BareProxy, Scope, Send
 from shared.upstream import end_to_end
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-
-class Proxy:
-    """Forwards every request to one upstream, streams what comes back; parses the body once."""
+class Proxy(BareProxy):
+    """Forwards to one upstream and streams what comes back."""
 
     def __init__(self, upstream: str) -> None:
         self._upstream = upstream
         self._session: aiohttp.ClientSession | None = None
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-            return
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-        if body:
-            orjson.loads(body)
+    async def start(self) -> None:
+        connector = aiohttp.TCPConnector(limit=0)
+        self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+
+    async def stop(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def forward(self, scope: Scope, body: bytes, send: Send) -> None:
         headers = {name.decode(): value.decode() for name, value in scope["headers"] if name in FORWARDED}
         assert self._session is not None
         address = self._upstream + scope["path"]
         async with self._session.request(scope["method"], address, headers=headers, data=body) as reply:
             received = [(name.lower(), value) for name, value in reply.raw_headers]
-            await send(
-                {
-                    "type": "http.response.start",
-                    "status": reply.status,
-                    "headers": end_to_end(received),
-                }
-            )
+            start = {"type": "http.response.start", "status": reply.status, "headers": end_to_end(received)}
+            await send(start)
             async for piece in reply.content.iter_any():
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                connector = aiohttp.TCPConnector(limit=0)
-                self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
-            elif self._session is not None:
-                await self._session.close()
-            await send({"type": f"{message['type']}.complete"})
-            if message["type"] == "lifespan.shutdown":
-                return
 
 
 if __name__ == "__main__":
