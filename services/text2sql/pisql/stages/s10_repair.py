@@ -205,14 +205,15 @@ async def counter_check(
 ) -> tuple[Reference, bool]:
     """(reference, suspect): a doubted reference is mended once with the SQL's result as evidence.
 
-    When the mended program agrees with the SQL its result becomes the reference; otherwise the old
-    one stays and is marked suspect.
+    When the mended program agrees with the SQL its result becomes the reference; otherwise the old one
+    stays, and is suspect where fewer programs gave its result than stand behind the SQL's.
     """
     group = dissent(candidates, reference, context.configuration.counter_check_share)
     held = context.configuration.is_held(Role.PROGRAM_FIXER)
     if not group or group[0].result is None or held:
         return reference, False
     evidence = group[0].result
+    outnumbered = len(backers(group)) > len(reference.members)
     program = reference.program
     findings = (
         "Several independent SQL statements agree on another result. Look for the step that goes wrong; "
@@ -225,10 +226,10 @@ async def counter_check(
         briefing, program.source, findings, context, seed=program.sample + 50, style=program.style
     )
     if source is None or s5_programs.check(source, briefing.schema, context.configuration.form):
-        return reference, True
+        return reference, outnumbered
     rerun = await s6_running.run(_fresh(program, source), context)
     if rerun.result is None or not results_equal(rerun.result, evidence):
-        return reference, True
+        return reference, outnumbered
     context.notice("reference_replaced", "the reference program was mended after SQL outvoted it")
     return Reference(rerun, rerun.result, reference.support, (rerun.id,)), False
 
