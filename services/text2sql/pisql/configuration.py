@@ -169,7 +169,7 @@ class Configuration:
     With `independent_evidence` a match counts as `verified` only when two programs agree, or when SQL
     that follows none of the reference's programs gives the same rows; SQL that merely translates the
     program it is compared with leaves the verdict at `majority`. Of a model held to a grammar the words
-    of the question (`is_steady`) and the model's own choice must agree.
+    of the question (`is_steady`) and everything the model chose itself must agree.
     """
 
     profile: Profile = Profile.STANDARD
@@ -230,6 +230,10 @@ class Configuration:
     def is_held(self, role: Role) -> bool:
         """Whether the model of a role may only choose among the readings of the question."""
         return self.model_profile(role).grammar
+
+    def exits_early(self) -> bool:
+        """Whether two agreeing programs with their SQL end sampling; all of a held model must be heard."""
+        return self.early_exit and not self.is_held(Role.PROGRAMMER)
 
     def writers(self) -> tuple[Strategy, ...]:
         """Strategies worth their calls: of a held model one, since a reading has one SQL text."""

@@ -126,7 +126,7 @@ class _Run:
         return s2_values.retrieve(*where)
 
     async def _solve(self, briefing: Briefing) -> Answer:
-        if self._settings.early_exit and await self._early(briefing):
+        if self._settings.exits_early() and await self._early(briefing):
             reference, suspect = s7_reference.choose(self._programs), False
         else:
             await self._sample(briefing)
@@ -210,7 +210,7 @@ class _Run:
             (style, sample)
             for sample in range(self._settings.samples())
             for style in self._settings.styles
-            if (style, sample) not in have and not (self._settings.early_exit and sample == 0)
+            if (style, sample) not in have and not (self._settings.exits_early() and sample == 0)
         ]
         if wanted:
             await self._program_round(briefing, wanted, Share.PROGRAMS)

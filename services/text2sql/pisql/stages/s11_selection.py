@@ -40,18 +40,19 @@ def _votes(candidates: Sequence[SqlCandidate]) -> int:
 
 
 def is_independent(
-    matching: Sequence[SqlCandidate], reference: Reference, configuration: Configuration
+    executed: Sequence[SqlCandidate], reference: Reference, configuration: Configuration
 ) -> bool:
-    """Whether more than a program and its own translation stand behind the result.
+    """Whether more than a program and its own translation stand behind the reference's result.
 
     Two agreeing programs do, and so does SQL that follows no program of the reference, unless a repair
-    has shown it the reference's result. Of a model held to a grammar, one of them must keep to the
-    question's words and another be its own choice.
+    has shown it the reference's result. A model held to a grammar chooses among few readings and meets
+    itself by chance: what keeps to the question's words and all it chose itself must agree.
     """
-    sources = backers(matching)
+    sources = backers([item for item in executed if item.match is Match.MATCH])
     if configuration.is_held(Role.PROGRAMMER):
         styles = {_style(name) for name in (*reference.members, *sources)}
-        return len({configuration.is_steady(style) for style in styles}) > 1
+        mixed = len({configuration.is_steady(style) for style in styles}) > 1
+        return mixed and reference.support == 1.0 and all(item.match is Match.MATCH for item in executed)
     return len(reference.members) > 1 or any(name not in reference.members for name in sources)
 
 
@@ -150,7 +151,7 @@ async def select(
         chosen = _pick(timed, context)
         checked = reference.program.status in (ProgramStatus.OK, ProgramStatus.EMPTY)
         needed = context.configuration.independent_evidence
-        sound = checked and (not needed or is_independent(matching, reference, context.configuration))
+        sound = checked and (not needed or is_independent(executed, reference, context.configuration))
         verdict = Verdict.VERIFIED if sound else Verdict.MAJORITY
         return Choice(chosen, verdict, _votes(matching) / _votes(executed)), _merge(candidates, timed)
     if executed:

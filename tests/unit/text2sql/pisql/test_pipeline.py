@@ -372,19 +372,23 @@ def test_any_role_may_use_another_model(engine: ShopEngine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("direct", "verdict"), [(GOOD, Verdict.VERIFIED), ("SELECT id FROM customer", Verdict.MAJORITY)]
+    ("chosen", "direct", "verdict"),
+    [
+        (GOOD, GOOD, Verdict.VERIFIED),
+        (GOOD, "SELECT id FROM customer", Verdict.MAJORITY),
+        ("SELECT country FROM customer", GOOD, Verdict.MAJORITY),
+    ],
 )
-def test_a_held_model_is_not_asked_what_it_cannot_answer_anew(
-    engine: ShopEngine, direct: str, verdict: Verdict
+def test_of_a_held_model_all_must_agree_and_nothing_is_asked_in_vain(
+    engine: ShopEngine, chosen: str, direct: str, verdict: Verdict
 ) -> None:
     """One program a style, SQL in one form, no repair of a mismatch; where styles part the words decide."""
 
     def writer(request: ChatRequest) -> str:
-        follows = {"code-1": GOOD, "comment-1": "SELECT country FROM customer"}
-        return sql(follows.get(request.tag("program"), direct))
+        return sql({"code-1": GOOD, "comment-1": chosen}.get(request.tag("program"), direct))
 
     chat = by_role(programmer=lambda request: python(program(marker=request.tag("style"))), sql_writer=writer)
-    programs = ScriptedPrograms({"code": NAMES, "comment": COUNTRIES})
+    programs = ScriptedPrograms({"code": NAMES, "comment": NAMES if chosen == GOOD else COUNTRIES})
     small = Configuration(model_profiles={"default": ModelProfile.small()})
     given = ask(chat, engine, programs, small)
     assert (given.sql, given.verdict) == (GOOD, verdict)

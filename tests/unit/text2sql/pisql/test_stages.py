@@ -427,36 +427,42 @@ def test_calls_made_together_are_waited_for_once() -> None:
     assert 45 <= asyncio.run(ask_three()).timings_ms["model"] < 140
 
 
-def candidate(program: str, *repairs: Repair) -> SqlCandidate:
-    return SqlCandidate("sql-1", Strategy.FOLLOW_CODE, "", "SELECT 1", program, repairs=repairs)
+def candidate(program: str, *repairs: Repair, match: Match = Match.MATCH) -> SqlCandidate:
+    return SqlCandidate("sql-1", Strategy.FOLLOW_CODE, "", "SELECT 1", program, match=match, repairs=repairs)
 
 
 SHOWN = Repair(Match.VALUES, "", "SELECT 2", "SELECT 1", 1)
+OTHER = candidate("", match=Match.VALUES)
 SMALL = Configuration(model_profiles={"default": ModelProfile.small()})
 FAST_SMALL = Configuration.for_profile(Profile.FAST, model_profiles={"default": ModelProfile.small()})
 
 
 @pytest.mark.parametrize(
-    ("configuration", "members", "candidates", "independent"),
+    ("configuration", "members", "candidates", "support", "independent"),
     [
-        (SETTINGS, ("code-1",), [candidate("code-1")], False),
-        (SETTINGS, ("code-1", "code-2"), [candidate("code-1")], True),
-        (SETTINGS, ("code-1",), [candidate("code-1"), candidate("")], True),
-        (SETTINGS, ("code-1",), [candidate("", SHOWN)], False),
-        (SMALL, ("code-1", "code-2"), [candidate("code-1")], False),
-        (SMALL, ("code-1", "comment-1"), [candidate("code-1")], True),
-        (SMALL, ("code-1",), [candidate("code-1"), candidate("")], True),
-        (SMALL, ("comment-1", "comment-2"), [candidate("")], False),
-        (SMALL, ("comment-1",), [candidate("code-1")], True),
-        (FAST_SMALL, ("comment-1",), [candidate("comment-1")], False),
-        (FAST_SMALL, ("comment-1",), [candidate("")], True),
+        (SETTINGS, ("code-1",), [candidate("code-1")], 1.0, False),
+        (SETTINGS, ("code-1", "code-2"), [candidate("code-1"), OTHER], 0.5, True),
+        (SETTINGS, ("code-1",), [candidate("code-1"), candidate("")], 1.0, True),
+        (SETTINGS, ("code-1",), [candidate("", SHOWN)], 1.0, False),
+        (SMALL, ("code-1", "code-2"), [candidate("code-1")], 1.0, False),
+        (SMALL, ("code-1", "comment-1"), [candidate("code-1"), candidate("")], 1.0, True),
+        (SMALL, ("code-1", "comment-1"), [candidate("code-1"), OTHER], 1.0, False),
+        (SMALL, ("code-1",), [candidate("code-1"), candidate("")], 0.5, False),
+        (SMALL, ("comment-1",), [candidate("")], 1.0, False),
+        (FAST_SMALL, ("comment-1",), [candidate("comment-1")], 1.0, False),
+        (FAST_SMALL, ("comment-1",), [candidate("comment-1"), candidate("")], 1.0, True),
+        (FAST_SMALL, ("comment-1",), [candidate("comment-1"), OTHER], 1.0, False),
     ],
 )
 def test_what_counts_as_independent_evidence(
-    configuration: Configuration, members: tuple[str, ...], candidates: list[SqlCandidate], independent: bool
+    configuration: Configuration,
+    members: tuple[str, ...],
+    candidates: list[SqlCandidate],
+    support: float,
+    independent: bool,
 ) -> None:
-    """A model held to a grammar must agree with the words of the question, not with itself."""
+    """A model held to a grammar must agree with the words of the question, and never with itself alone."""
     program = made("code-1", ((1,),))
     assert program.result is not None
-    reference = Reference(program, program.result, 1.0, members)
+    reference = Reference(program, program.result, support, members)
     assert s11_selection.is_independent(candidates, reference, configuration) is independent
