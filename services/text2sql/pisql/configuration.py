@@ -168,8 +168,8 @@ class Configuration:
 
     With `independent_evidence` a match counts as `verified` only when two programs agree, or when SQL
     that follows none of the reference's programs gives the same rows; SQL that merely translates the
-    program it is compared with leaves the verdict at `majority`. Of a model held to a grammar the words
-    of the question (`is_steady`) and everything the model chose itself must agree.
+    program it is compared with leaves the verdict at `majority`. A model held to a grammar chooses
+    among few readings and meets itself by chance: of it, every reading left open must give the same rows.
     """
 
     profile: Profile = Profile.STANDARD
@@ -247,7 +247,7 @@ class Configuration:
         """Whether a writer held to a grammar keeps to what the question's words say.
 
         The first style does; the others, and SQL that follows no program (`style` None), are the model's
-        own choice, so that their agreement means something. Alone, SQL keeps to the words.
+        own choice. Alone, SQL keeps to the words.
         """
         return style == self.styles[0] if self.styles else True
 

@@ -135,9 +135,13 @@ class _Run:
                 s8_candidates.plan(self._programs, reference, self._settings), briefing, reference
             )
             reference, suspect = await self._mend(briefing, reference)
+        contested = None
+        if reference is not None and self._settings.is_held(Role.PROGRAMMER):
+            with self._context.timed("checking"):
+                contested = await s9_checking.is_contested(briefing.readings, reference, self._context)
         with self._context.timed("selection"):
             choice, self._candidates = await s11_selection.select(
-                self._candidates, reference, suspect, self._context
+                self._candidates, reference, suspect, self._context, contested
             )
         self._context.emit(
             "selected",

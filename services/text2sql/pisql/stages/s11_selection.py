@@ -11,13 +11,12 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.text2sql.pisql.configuration import Configuration, Role, Selection, TimingSettings
+from services.text2sql.pisql.configuration import Selection, TimingSettings
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import SqlFailedError, SqlRejectedError
 from services.text2sql.pisql.objects import (
     Match,
     ProgramStatus,
-    ProgramStyle,
     Reference,
     SqlCandidate,
     Strategy,
@@ -39,26 +38,14 @@ def _votes(candidates: Sequence[SqlCandidate]) -> int:
     return sum(candidate.votes for candidate in candidates)
 
 
-def is_independent(
-    executed: Sequence[SqlCandidate], reference: Reference, configuration: Configuration
-) -> bool:
+def is_independent(executed: Sequence[SqlCandidate], reference: Reference) -> bool:
     """Whether more than a program and its own translation stand behind the reference's result.
 
     Two agreeing programs do, and so does SQL that follows no program of the reference, unless a repair
-    has shown it the reference's result. A model held to a grammar chooses among few readings and meets
-    itself by chance: what keeps to the question's words and all it chose itself must agree.
+    has shown it the reference's result.
     """
     sources = backers([item for item in executed if item.match is Match.MATCH])
-    if configuration.is_held(Role.PROGRAMMER):
-        styles = {_style(name) for name in (*reference.members, *sources)}
-        mixed = len({configuration.is_steady(style) for style in styles}) > 1
-        return mixed and reference.support == 1.0 and all(item.match is Match.MATCH for item in executed)
     return len(reference.members) > 1 or any(name not in reference.members for name in sources)
-
-
-def _style(program_id: str) -> ProgramStyle | None:
-    """The style of a program by its id; None for SQL that follows none."""
-    return ProgramStyle(program_id.split("-")[0]) if program_id else None
 
 
 def is_outvoted(executed: Sequence[SqlCandidate], reference: Reference) -> bool:
@@ -134,11 +121,13 @@ async def select(
     reference: Reference | None,
     suspect: bool,
     context: StageContext,
+    contested: bool | None = None,
 ) -> tuple[Choice, list[SqlCandidate]]:
     """The choice, and all candidates with what timing found out.
 
     A match is `verified` only when the reference was really executed and is not suspect; a suspect or
-    outvoted reference leaves the outvoting SQL group as `majority`.
+    outvoted reference leaves the outvoting SQL group as `majority`. `contested` tells of a model held to a
+    grammar whether any reading left open gives other rows; it is None of other models.
     """
     executed = [candidate for candidate in candidates if candidate.result is not None]
     if reference is not None and is_outvoted(executed, reference):
@@ -150,8 +139,8 @@ async def select(
         timed = await _timed(matching, context)
         chosen = _pick(timed, context)
         checked = reference.program.status in (ProgramStatus.OK, ProgramStatus.EMPTY)
-        needed = context.configuration.independent_evidence
-        sound = checked and (not needed or is_independent(executed, reference, context.configuration))
+        independent = is_independent(executed, reference) if contested is None else not contested
+        sound = checked and (independent or not context.configuration.independent_evidence)
         verdict = Verdict.VERIFIED if sound else Verdict.MAJORITY
         return Choice(chosen, verdict, _votes(matching) / _votes(executed)), _merge(candidates, timed)
     if executed:

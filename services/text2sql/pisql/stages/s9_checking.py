@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
-from services.text2sql.pisql import sql_text
+from services.text2sql.pisql import rendering, sql_text
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import (
     ErrorCode,
@@ -19,6 +20,7 @@ from services.text2sql.pisql.objects import (
     SchemaView,
     SqlCandidate,
 )
+from services.text2sql.pisql.readings import Reading
 from services.text2sql.pisql.results import (
     bags_equal,
     column_permutation,
@@ -125,6 +127,19 @@ async def _check_hidden_keys(
         start = end
     assert added > 0
     return Match.MATCH
+
+
+async def is_contested(found: Sequence[Reading], reference: Reference, context: StageContext) -> bool:
+    """Whether a reading that the question leaves open gives other rows than the reference, or none."""
+    wanted = reference.result
+    for reading in found:
+        try:
+            run = await context.ports.engine.run(rendering.sql(reading), limits=context.configuration.limits)
+        except (SqlRejectedError, SqlFailedError):
+            return True
+        if not results_equal(wanted, run.result) and not valid_cut(wanted, run.result.rows):
+            return True
+    return False
 
 
 def report(candidate: SqlCandidate, context: StageContext) -> None:

@@ -372,25 +372,24 @@ def test_any_role_may_use_another_model(engine: ShopEngine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("chosen", "direct", "verdict"),
+    ("text", "verdict"),
     [
-        (GOOD, GOOD, Verdict.VERIFIED),
-        (GOOD, "SELECT id FROM customer", Verdict.MAJORITY),
-        ("SELECT country FROM customer", GOOD, Verdict.MAJORITY),
+        ("Show the names of customers", Verdict.VERIFIED),
+        ("Names of customers and their number of orders", Verdict.MAJORITY),
     ],
 )
-def test_of_a_held_model_all_must_agree_and_nothing_is_asked_in_vain(
-    engine: ShopEngine, chosen: str, direct: str, verdict: Verdict
+def test_a_held_model_is_verified_where_no_reading_disagrees(
+    engine: ShopEngine, text: str, verdict: Verdict
 ) -> None:
     """One program a style, SQL in one form, no repair of a mismatch; where styles part the words decide."""
 
     def writer(request: ChatRequest) -> str:
-        return sql({"code-1": GOOD, "comment-1": chosen}.get(request.tag("program"), direct))
+        return sql({"comment-1": "SELECT country FROM customer"}.get(request.tag("program"), GOOD))
 
     chat = by_role(programmer=lambda request: python(program(marker=request.tag("style"))), sql_writer=writer)
-    programs = ScriptedPrograms({"code": NAMES, "comment": NAMES if chosen == GOOD else COUNTRIES})
+    programs = ScriptedPrograms({"code": NAMES, "comment": COUNTRIES})
     small = Configuration(model_profiles={"default": ModelProfile.small()})
-    given = ask(chat, engine, programs, small)
+    given = ask(chat, engine, programs, small, text=text)
     assert (given.sql, given.verdict) == (GOOD, verdict)
     asked = [request.tag("style") for request in chat.requests if request.role is Role.PROGRAMMER]
     assert sorted(asked) == ["code", "comment"]
