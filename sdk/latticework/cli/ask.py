@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from rich.markup import escape
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -65,7 +66,7 @@ def ask(
             asked = event.question or asked
             line = step_text(event)
             if line:
-                session.note(f"[dim]{line}[/]")
+                session.note(f"[dim]{escape(line)}[/]")  # It is data: brackets in it are no markup.
     assert asked is not None
     answer = asked.answer
     if session.as_json:
@@ -74,7 +75,7 @@ def ask(
         show_answer(session, answer, rows)
     if output is not None and answer is not None and answer.result is not None:
         session.client.sql.questions.download(asked.id, output, format=DOWNLOADS[output.suffix.lower()])
-        session.note(f"[dim]{answer.result.row_count} rows in {output}[/]")
+        session.note(f"[dim]{answer.result.row_count} rows in {escape(str(output))}[/]")
     if answer is None or answer.verdict == "refused":
         raise typer.Exit(ExitCode.REFUSED)
 
@@ -83,9 +84,7 @@ def step_text(event: QuestionEvent) -> str:
     """What a stage found, in one line; nothing for stages that say nothing to a person."""
     data = event.data
     describe = _STEPS.get(event.stage)
-    text = describe(data) if describe is not None else ""
-    # The text is data: brackets in it are no markup.
-    return text.replace("[", r"\[")
+    return describe(data) if describe is not None else ""
 
 
 def _values(data: Mapping[str, Any]) -> str:
@@ -150,7 +149,7 @@ def show_answer(session: Session, answer: AnswerView, rows: int) -> None:
     out.print()
     out.print(_verdict(answer), soft_wrap=True)
     for notice in answer.warnings:
-        session.note(f"[yellow]{notice.code.replace('_', ' ')}[/]: ".replace("\\", "") + notice.message)
+        session.note(f"[yellow]{escape(notice.code.replace('_', ' '))}[/]: {escape(notice.message)}")
     for choice in answer.clarifications:
         out.print(f"  - {choice}", markup=False, soft_wrap=True)
 
