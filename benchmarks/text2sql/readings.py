@@ -4,7 +4,8 @@
 
 A small model chooses among the readings that a question's words leave open. This asks: how many are there, is
 the right one among them (the ceiling of what the model can choose), is it the first (what words alone say),
-and how often would a blind choice hit it. Right is EX (set) on the database as it is.
+and how often would a blind choice hit it. And what is it worth that all readings give the same rows, which is
+what makes a small model's answer `verified`? Right is EX (set) on the database as it is.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from services.text2sql.pisql.configuration import ValueSettings
 from services.text2sql.pisql.errors import PiSqlError
 from services.text2sql.pisql.objects import Row
 from services.text2sql.pisql.readings import readings
-from services.text2sql.pisql.results import canonical_rows
+from services.text2sql.pisql.results import bags_equal, canonical_rows
 from services.text2sql.pisql.stages import s2_values
 
 
-def right(environment: Environment, item: Item) -> list[bool]:
-    """For each reading, best first, whether its SQL gives gold's rows."""
+def right(environment: Environment, item: Item) -> tuple[list[bool], bool]:
+    """For each reading, best first, whether its SQL gives gold's rows; and whether all give the same rows."""
     known = environment.knowledge(item.database)
     assert known.values is not None
     hits = s2_values.retrieve(
@@ -36,13 +37,16 @@ def right(environment: Environment, item: Item) -> list[bool]:
     )
     with environment.open(item.database) as database:
         gold = _rows(database, item.gold[0])
-        found = []
+        results: list[Sequence[Row] | None] = []
         for reading in readings(known.schema, hits, item.question):
             try:
-                found.append(execution_match_set(_rows(database, rendering.sql(reading)), gold))
+                results.append(_rows(database, rendering.sql(reading)))
             except PiSqlError:
-                found.append(False)
-    return found
+                results.append(None)
+    found = [rows is not None and execution_match_set(rows, gold) for rows in results]
+    first = results[0]
+    same = first is not None and all(rows is not None and bags_equal(rows, first) for rows in results)
+    return found, same
 
 
 def _rows(database: Database, sql: str) -> Sequence[Row]:
@@ -57,22 +61,30 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=100)
     arguments = parser.parse_args()
     dataset = questions_of(arguments.half, arguments.questions)
-    groups: dict[str, list[list[bool]]] = defaultdict(list)
+    groups: dict[str, list[tuple[list[bool], bool]]] = defaultdict(list)
     with Environment(dataset) as environment:
         for item in dataset.items:
             found = right(environment, item)
             groups[item.difficulty].append(found)
             groups["all"].append(found)
-    print("| difficulty | questions | readings | right one among them | right one first | blind choice |")
-    print("|---|---:|---:|---:|---:|---:|")
+    print(
+        "| difficulty | questions | readings | right one among them | right one first | blind choice | "
+        "all give the same rows | right, of these | right, of the rest |"
+    )
+    print("|---|" + "---:|" * 8)
     results = {}
     for name in sorted(groups):
-        members = groups[name]
+        members = [found for found, _ in groups[name]]
+        agreed = [found[0] for found, same in groups[name] if same]
+        parted = [found[0] for found, same in groups[name] if not same]
         figures = (
             sum(map(len, members)) / len(members),
             percentage([any(found) for found in members]),
             percentage([found[0] for found in members]),
             percentage([sum(found) / len(found) for found in members]),
+            percentage([same for _, same in groups[name]]),
+            percentage(agreed),
+            percentage(parted),
         )
         results[name] = figures
         print(f"| {name} | {len(members)} | " + " | ".join(f"{value:.1f}" for value in figures) + " |")
