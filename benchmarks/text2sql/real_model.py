@@ -62,9 +62,11 @@ class EndpointChat:
         """One reply."""
         options: dict[str, object] = {
             "temperature": request.temperature,
-            "seed": request.seed,
             "max_tokens": request.max_tokens,
         }
+        if request.temperature > 0:
+            # A seed costs the engine its cache of prompts, and greedy decoding has no use for one.
+            options["seed"] = request.seed
         if request.grammar:
             options["grammar"] = request.grammar
         messages = [{"role": item.role, "content": item.content} for item in request.messages]

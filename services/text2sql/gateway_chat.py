@@ -39,9 +39,11 @@ class GatewayChat:
         """One reply; a refusal of the gateway or the model raises `ModelUnavailableError`."""
         options: dict[str, Any] = {
             "temperature": request.temperature,
-            "seed": request.seed,
             "max_tokens": request.max_tokens,
         }
+        if request.temperature > 0:
+            # A seed costs the engine its cache of prompts, and greedy decoding has no use for one.
+            options["seed"] = request.seed
         if request.stop:
             options["stop"] = list(request.stop)
         if request.grammar:

@@ -49,6 +49,8 @@ async def write(
     settings = context.configuration
     profile = context.profile(Role.PROGRAMMER)
     temperature = settings.temperatures[min(sample, len(settings.temperatures) - 1)]
+    if settings.is_held(Role.PROGRAMMER):
+        temperature = 0.0
     seed = sample + (_ROUND_SEEDS if style is ProgramStyle.COMMENT else 0)
     source = await context.ask(
         share,
