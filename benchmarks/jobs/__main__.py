@@ -32,10 +32,10 @@ RESULTS = Path(__file__).parent / "results"
 class Sizes:
     """How much of each is measured."""
 
-    jobs: int = 2000
-    slow_jobs: int = 40
+    jobs: int = 1000
+    slow_jobs: int = 24
     latencies: int = 100
-    slow_latencies: int = 30
+    slow_latencies: int = 16
     depth: int = 100_000
     samples: int = 200
 
@@ -55,6 +55,18 @@ class Report:
         """Keep a throughput, and show that something happens."""
         self.per_second.setdefault(who, {})[workers] = value
         print(f"{who}, {workers} worker(s): {value:.1f} jobs/s", flush=True)
+        self.save()
+
+    def note_start(self, who: str, value: Latency) -> None:
+        """Keep a latency."""
+        self.start[who] = value
+        print(f"{who}: submit to start p50 / p99 {value.milliseconds()} ms", flush=True)
+        self.save()
+
+    def save(self) -> None:
+        """Write what there is, so that an interruption loses only the rest."""
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "jobs.json").write_text(json.dumps(asdict(self), indent=2))
 
     def table(self) -> str:
         """Markdown."""
@@ -105,14 +117,18 @@ async def measure_ours(
             report.note(kept, workers, await ours.throughput(held, "bench.kept", sizes.jobs, workers))
             report.note(fresh, workers, await ours.throughput(held, "bench.fresh", sizes.slow_jobs, workers))
             if workers == 1:
-                report.start[kept] = await ours.start_latency(held, "bench.kept", sizes.latencies, 0.1)
-                report.start[fresh] = await ours.start_latency(held, "bench.fresh", sizes.slow_latencies, 1.5)
+                latency = await ours.start_latency(held, "bench.kept", sizes.latencies, 0.1)
+                report.note_start(kept, latency)
+                latency = await ours.start_latency(held, "bench.fresh", sizes.slow_latencies, 1.5)
+                report.note_start(fresh, latency)
     async with ours.queue(folder, redis_url, url, 0) as held:
         figures = {"0": await ours.at_depth(held, sizes.samples)}
         for depth in (sizes.depth // 10, sizes.depth):
             await ours.fill(held, depth - sizes.samples - (0 if depth < sizes.depth else sizes.depth // 10))
             figures[f"{depth:,}"] = await ours.at_depth(held, sizes.samples)
+            print(f"{name}, {depth:,} waiting: {figures[f'{depth:,}']}", flush=True)
         report.depth[name] = figures
+        report.save()
 
 
 def measure_peers(folder: Path, redis_url: str, sizes: Sizes, report: Report) -> None:
@@ -123,7 +139,7 @@ def measure_peers(folder: Path, redis_url: str, sizes: Sizes, report: Report) ->
     ):
         for workers in (1, 4):
             report.note(who, workers, peers.rq_throughput(kind, redis_url, workers, count))
-        report.start[who] = peers.rq_latency(kind, redis_url, sizes.slow_latencies)
+        report.note_start(who, peers.rq_latency(kind, redis_url, sizes.slow_latencies))
     python = peers.saq_environment(folder / "saq")
     if python is None:
         print("SAQ cannot be installed here; left out", file=sys.stderr)
@@ -131,7 +147,7 @@ def measure_peers(folder: Path, redis_url: str, sizes: Sizes, report: Report) ->
     who = f"SAQ {peers.SAQ_VERSION}, in the worker's process"
     for workers in (1, 4):
         report.note(who, workers, peers.saq_throughput(python, redis_url, workers, sizes.jobs))
-    report.start[who] = peers.saq_latency(python, redis_url, sizes.latencies)
+    report.note_start(who, peers.saq_latency(python, redis_url, sizes.latencies))
 
 
 def main() -> None:
@@ -152,8 +168,6 @@ def main() -> None:
         finally:
             server.stop()
     print(f"\n{report.table()}")
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "jobs.json").write_text(json.dumps(asdict(report), indent=2))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import subprocess
 import sys
 import time
@@ -32,7 +33,8 @@ BULK = 1000
 
 @asynccontextmanager
 async def queue(folder: Path, redis_url: str, database_url: str | None, workers: int) -> AsyncIterator[Jobs]:
-    """The queue with `workers` real worker processes of one place each."""
+    """The queue with `workers` real worker processes of one place each, and nothing in it yet."""
+    namespace = f"bench-{secrets.token_hex(4)}"
     values: dict[str, Any] = {
         "home": folder,
         "redis_url": redis_url,
@@ -40,6 +42,7 @@ async def queue(folder: Path, redis_url: str, database_url: str | None, workers:
         "jobs_database_url": database_url,
         "jobs_modules": ["benchmarks.jobs.noop"],
         "jobs_max_queued": 10_000_000,
+        "jobs_namespace": namespace,
         "log_level": "warning",
     }
     settings = JobSettings(**values)
@@ -50,6 +53,7 @@ async def queue(folder: Path, redis_url: str, database_url: str | None, workers:
         "LATTICEWORK_PRINCIPAL_SECRET": SECRET,
         "LATTICEWORK_JOBS_DATABASE_URL": settings.resolved_jobs_database_url(),
         "LATTICEWORK_JOBS_MODULES": '["benchmarks.jobs.noop"]',
+        "LATTICEWORK_JOBS_NAMESPACE": namespace,
         "LATTICEWORK_LOG_LEVEL": "error",
     }
     processes = start_workers(environment, workers)
