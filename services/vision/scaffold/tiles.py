@@ -106,7 +106,7 @@ def _dot_layer(radius: int, style: Style) -> _Layer:
 
 def _label_layer(label: LabelPart, style: Style) -> _Layer:
     """The text on its plate, if it has one. The plate fades out over the padding: a sharp edge next
-    to a bracket turns `(` into `[` for OCR models (docs/decisions/034)."""
+    to a bracket turns `(` into `[` for OCR models (docs/decisions/035)."""
     stroke = np.pad(text_mask(label.text, label.px).astype(np.float64) / 255, label.padding)
     down, across = (_fade(length, label.padding) for length in stroke.shape)
     return _layer(label.left, label.top, stroke, down[:, None] * across * _coverage(style), style)
