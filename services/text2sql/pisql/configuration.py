@@ -166,10 +166,11 @@ class TimingSettings:
 class Configuration:
     """One way to answer a question. `models` maps a role to a model alias.
 
-    With `independent_evidence` a match counts as `verified` only when two programs agree, or when SQL
-    that follows none of the reference's programs gives the same rows; SQL that merely translates the
-    program it is compared with leaves the verdict at `majority`. A model held to a grammar chooses
-    among few readings and meets itself by chance: of it, every reading left open must give the same rows.
+    With `independent_evidence` a match counts as `verified` only when two programs agree that outweigh all
+    others, or when SQL that follows none of the reference's programs gives the same rows; SQL that merely
+    translates the program it is compared with leaves the verdict at `majority`. A model held to a grammar
+    chooses among few readings and meets itself by chance: of it, every reading left open must give the same
+    rows.
     """
 
     profile: Profile = Profile.STANDARD

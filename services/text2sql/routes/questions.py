@@ -56,7 +56,7 @@ KEEP_ALIVE_SECONDS = 15.0
         **responses(DatabaseNotFound, NotReady, QuestionInvalid, TooManyRequests),
         200: {
             "description": "the question with its answer, or with `stream` what happens until then",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+            "content": {"text/event-stream": {}},
         },
         202: {"model": Job, "description": "with `queue`: the job that answers"},
     },

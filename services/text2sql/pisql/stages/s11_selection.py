@@ -41,11 +41,12 @@ def _votes(candidates: Sequence[SqlCandidate]) -> int:
 def is_independent(executed: Sequence[SqlCandidate], reference: Reference) -> bool:
     """Whether more than a program and its own translation stand behind the reference's result.
 
-    Two agreeing programs do, and so does SQL that follows no program of the reference, unless a repair
-    has shown it the reference's result.
+    Two agreeing programs do that outweigh all others, and so does SQL that follows no program of the
+    reference, unless a repair has shown it the reference's result.
     """
     sources = backers([item for item in executed if item.match is Match.MATCH])
-    return len(reference.members) > 1 or any(name not in reference.members for name in sources)
+    agreed = len(reference.members) > 1 and reference.support > 0.5
+    return agreed or any(name not in reference.members for name in sources)
 
 
 def is_outvoted(executed: Sequence[SqlCandidate], reference: Reference) -> bool:

@@ -436,21 +436,22 @@ SHOWN = Repair(Match.VALUES, "", "SELECT 2", "SELECT 1", 1)
 
 
 @pytest.mark.parametrize(
-    ("members", "candidates", "independent"),
+    ("members", "support", "candidates", "independent"),
     [
-        (("code-1",), [candidate("code-1")], False),
-        (("code-1", "code-2"), [candidate("code-1")], True),
-        (("code-1",), [candidate("code-1"), candidate("")], True),
-        (("code-1",), [candidate("code-1"), candidate("", match=Match.VALUES)], False),
-        (("code-1",), [candidate("", SHOWN)], False),
+        (("code-1",), 1.0, [candidate("code-1")], False),
+        (("code-1", "code-2"), 0.6, [candidate("code-1")], True),
+        (("code-1", "code-2"), 0.5, [candidate("code-1")], False),
+        (("code-1",), 0.5, [candidate("code-1"), candidate("")], True),
+        (("code-1",), 1.0, [candidate("code-1"), candidate("", match=Match.VALUES)], False),
+        (("code-1",), 1.0, [candidate("", SHOWN)], False),
     ],
 )
 def test_what_counts_as_independent_evidence(
-    members: tuple[str, ...], candidates: list[SqlCandidate], independent: bool
+    members: tuple[str, ...], support: float, candidates: list[SqlCandidate], independent: bool
 ) -> None:
     program = made("code-1", ((1,),))
     assert program.result is not None
-    reference = Reference(program, program.result, 1.0, members)
+    reference = Reference(program, program.result, support, members)
     assert s11_selection.is_independent(candidates, reference) is independent
 
 
