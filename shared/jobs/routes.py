@@ -201,7 +201,7 @@ _EVENT_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events with `id` (sequence number), `event` (type) and `data` (a JobEvent); "
         "the stream ends after the event that ends the job",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {}},
     },
     204: {"description": "The job is over and every event has been seen: do not reconnect"},
     **responses(JobNotFound),

@@ -69,7 +69,7 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
         "description": "OpenAI's completion object, or its chunks as server-sent events",
         "content": {
             "application/json": {"schema": {"type": "object"}},
-            "text/event-stream": {"schema": {"type": "string"}},
+            "text/event-stream": {},
         },
     }
 }

@@ -80,7 +80,7 @@ def _explained(problem: Problem, options: AskOptions, model: str) -> Problem:
     responses={
         **IMAGE_PROBLEMS,
         **responses(BudgetExceeded, ModelNotConfigured, BadGateway),
-        200: {"content": {EVENT_STREAM: {"schema": {"type": "string"}}}},
+        200: {"content": {EVENT_STREAM: {}}},
     },
     openapi_extra=image_body(AskBody),
 )
