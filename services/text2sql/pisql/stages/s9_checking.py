@@ -130,9 +130,14 @@ async def _check_hidden_keys(
 
 
 async def is_contested(found: Sequence[Reading], reference: Reference, context: StageContext) -> bool:
-    """Whether a reading that the question leaves open gives other rows than the reference, or none."""
+    """Whether a reading that the question leaves open gives other rows than the reference, or none.
+
+    What could not be tried before the question's deadline contests it too.
+    """
     wanted = reference.result
     for reading in found:
+        if context.meter.seconds_left() <= 0:
+            return True
         try:
             run = await context.ports.engine.run(rendering.sql(reading), limits=context.configuration.limits)
         except (SqlRejectedError, SqlFailedError):
