@@ -13,8 +13,10 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from PIL import Image
 
 from deploy.environment import NAMES
+from latticework import Client
 from services.model.settings import ModelSettings
 from shared.app import free_port
 
@@ -98,6 +100,27 @@ def test_the_real_model_answers_through_the_gateway(compose: Compose, key: str) 
             model="default", messages=[{"role": "user", "content": "Why is the sky blue?"}], max_tokens=16
         )
     assert reply.choices[0].message.content
+
+
+def test_every_room_answers_through_the_gateway(compose: Compose, key: str, tmp_path: Path) -> None:
+    photo = tmp_path / "photo.png"
+    Image.effect_noise((320, 240), 40).save(photo)
+    with Client(f"http://127.0.0.1:{compose.port}", key) as client:
+        assert len(client.vision.scaffold(photo, rows=3, cols=3).dots) == 9
+        job = client.jobs.submit("diagnostics.cpu", {"steps": 2, "step_seconds": 0.05})
+        assert client.jobs.wait(job.id, timeout=60).state == "succeeded"
+        client.sql.databases.wait_ready("flights", timeout=120)
+        asked = client.sql.ask("flights", "How many airlines are there?", profile="fast")
+        assert asked.state == "answered"
+        assert asked.answer is not None
+        assert asked.answer.calls, "no model was asked"
+        assert len(client.openai.embeddings.create(model="embed", input="a").data[0].embedding) == 384
+
+
+def test_the_page_of_the_description_is_whole(compose: Compose) -> None:
+    for path in ("/docs", "/docs/swagger-ui-bundle.js", "/docs/swagger-ui.css", "/openapi.json"):
+        answer = httpx.get(f"http://127.0.0.1:{compose.port}{path}", trust_env=False)
+        assert answer.status_code == 200, path
 
 
 def test_only_the_gateway_is_published(compose: Compose) -> None:
