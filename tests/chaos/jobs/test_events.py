@@ -62,7 +62,7 @@ async def test_twenty_disconnects_miss_nothing(
             if redis_dies and connections == DISCONNECTS // 2:
                 await stage.redis.restart(keep_data=False, away_seconds=1.0)
         assert await read_some(stage, job_id, seen[-1][0], 1) == []
-    record = await read_record(database.url)
+        record = await read_record(database.url)
     written = [(event.sequence, event.type) for event in record.history[job_id]]
     assert [(number, event["type"]) for number, event in seen] == written
     assert connections > DISCONNECTS
