@@ -12,15 +12,27 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, cast
 
+import orjson
 from starlette.types import Scope
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from shared.problems import BadRequest, Problem
 
 CONNECTION = "latticework.connection"
 BEGUN = "latticework.begun"
 """Where the scope tells when the first byte of the request came; `time.perf_counter` seconds."""
 LOOK_EVERY = 0.5
+
+
+class TooSlow(Problem):
+    status, code, title = 408, "request_timeout", "The request came too slowly"
+
+
+class HeadTooLarge(Problem):
+    status, code, title = 431, "head_too_large", "The head of the request is larger than allowed"
 
 
 @dataclass
@@ -131,7 +143,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
         super().data_received(data)
         if self._head_bytes > self.guard.head_bytes and not self.transport.is_closing():
-            self._refuse(b"431 Request Header Fields Too Large")
+            self._refuse(HeadTooLarge(f"Address and headers may have {self.guard.head_bytes} bytes."))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -175,7 +187,7 @@ class GuardedProtocol(HttpToolsProtocol):
         """Cut the connection if it took too long with what it is doing."""
         guard = self.guard
         if self._head_since is not None and now - self._head_since > guard.header_seconds:
-            self._refuse(b"408 Request Timeout")
+            self._refuse(TooSlow(f"The headers took longer than {guard.header_seconds:g} s."))
         elif self._blocked_since is not None and now - self._blocked_since > guard.write_seconds:
             self.transport.abort()
         elif self._idle_since is not None and now - self._idle_since > self.timeout_keep_alive:
@@ -185,13 +197,20 @@ class GuardedProtocol(HttpToolsProtocol):
             if self.flow.read_paused:  # We are the slow one.
                 self._body_since, self._body_bytes = now, 0
             elif took > guard.body_seconds and self._body_bytes < guard.body_rate * took:
-                self._refuse(b"408 Request Timeout")
+                self._refuse(TooSlow(f"The body came slower than {guard.body_rate:g} bytes a second."))
 
-    def _refuse(self, status: bytes) -> None:
+    def send_400_response(self, msg: str) -> None:
+        # The parser has given up, so the connection cannot go on.
+        self._refuse(BadRequest("What came is no HTTP/1.1 request; a too long address is one cause."))
+
+    def _refuse(self, problem: Problem) -> None:
+        """Close the connection, with a problem document unless an answer is under way."""
         started = self.cycle is not None and self.cycle.response_started
         if not started or self.cycle.response_complete:
-            self.transport.write(
-                b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-            )
+            document, media_type = problem.body_for("/")
+            body = orjson.dumps(document)
+            head = b"HTTP/1.1 %d %b\r\nconnection: close\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
+            phrase = HTTPStatus(problem.status).phrase.encode()
+            self.transport.write(head % (problem.status, phrase, media_type.encode(), len(body)) + body)
         self._head_since = self._body_since = None
         self.transport.close()

@@ -231,6 +231,26 @@ async def raw(live: Live, data: bytes, *, then: float = 0.0, more: bytes = b"") 
         writer.close()
 
 
+def assert_refused(received: bytes, status: int, code: str) -> None:
+    """A whole answer of the server itself: a problem document, and the end of the connection."""
+    head, _, body = received.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nconnection: close" in head
+    assert b"\r\ncontent-length: %d" % len(body) in head
+    document = orjson.loads(body)
+    assert (document["status"], document["code"]) == (status, code)
+
+
+async def test_what_is_no_request_gets_a_problem_document(redis_url: str, tmp_path: Path) -> None:
+    async with gateway(redis_url, tmp_path, {}) as live:
+        for nonsense in (
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+            b"GET /\x00 HTTP/1.1\r\n\r\n",
+            b"GET /" + b"a" * 65_600 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+        ):
+            assert_refused(await raw(live, nonsense), 400, "bad_request")
+
+
 async def test_slow_loris_is_cut_off(redis_url: str, tmp_path: Path) -> None:
     guard = Guard(header_seconds=0.5, body_seconds=0.5, body_rate=1000)
     async with (
@@ -247,12 +267,10 @@ async def test_slow_loris_is_cut_off(redis_url: str, tmp_path: Path) -> None:
             raw(live, head + b"content-length: 1000\r\n\r\n{", then=0.3, more=b'"a'),
             raw(live, head.replace(b"chat/completions", b"vision/x") + b"content-length: 99999\r\n\r\nx"),
         )
-        assert silent.startswith(b"HTTP/1.1 408")
-        assert half_head.startswith(b"HTTP/1.1 408")
-        assert slow_body.startswith(b"HTTP/1.1 408")
-        assert slow_upload.startswith(b"HTTP/1.1 408")
+        for cut in (silent, half_head, slow_body, slow_upload):
+            assert_refused(cut, 408, "request_timeout")
         endless = await raw(live, b"GET / HTTP/1.1\r\nx: " + b"y" * 100_000)
-        assert endless.startswith(b"HTTP/1.1 431")
+        assert_refused(endless, 431, "head_too_large")
         # A quick client on a kept connection is not disturbed by the same guard.
         key = await live.new_key()
         assert (await live.chat(key)).status == 200
