@@ -1,7 +1,7 @@
 """What the queue costs: jobs per second, submit to start, and 100,000 waiting jobs, beside RQ and SAQ.
 
-Run: `python -m benchmarks.jobs [--quick]`. Everything on this machine, one after the other, on one
-private Valkey; the published table is docs/benchmarks/jobs.md.
+Run: `python -m benchmarks.jobs [--quick] [--only peers sqlite postgresql]`. Everything on this machine,
+one after the other, on one private Valkey; the published table is docs/benchmarks/jobs.md.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ RESULTS = Path(__file__).parent / "results"
 class Sizes:
     """How much of each is measured."""
 
-    jobs: int = 1000
+    jobs: int = 600
     slow_jobs: int = 24
-    latencies: int = 100
-    slow_latencies: int = 16
+    latencies: int = 60
+    slow_latencies: int = 10
     depth: int = 100_000
     samples: int = 200
 
 
+PARTS = ["peers", "sqlite", "postgresql"]
 QUICK = Sizes(200, 12, 20, 6, 5000, 30)
 
 
@@ -153,18 +154,23 @@ def measure_peers(folder: Path, redis_url: str, sizes: Sizes, report: Report) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few of each, to see that it works")
-    sizes = QUICK if parser.parse_args().quick else Sizes()
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="which parts (default all)")
+    options = parser.parse_args()
+    sizes, parts = QUICK if options.quick else Sizes(), options.only
     report = Report()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
         server = start_redis(folder / "redis")
         try:
-            measure_peers(folder, server.url, sizes, report)
+            if "peers" in parts:
+                measure_peers(folder, server.url, sizes, report)
             sqlite, other = folder / "sqlite", folder / "postgresql"
-            uvloop.run(measure_ours("SQLite", sqlite, server.url, None, sizes, report))
-            with postgres(folder / "server") as url:
-                uvloop.run(measure_ours("PostgreSQL", other, server.url, url, sizes, report))
+            if "sqlite" in parts:
+                uvloop.run(measure_ours("SQLite", sqlite, server.url, None, sizes, report))
+            if "postgresql" in parts:
+                with postgres(folder / "server") as url:
+                    uvloop.run(measure_ours("PostgreSQL", other, server.url, url, sizes, report))
         finally:
             server.stop()
     print(f"\n{report.table()}")
