@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from pydantic import BaseModel
 from sqlalchemy import DateTime, MetaData, Select, event, inspect, text
 from sqlalchemy.engine import URL, Connection, Dialect, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
     AsyncSession,
@@ -94,6 +96,18 @@ def async_url(url: str) -> URL:
     """`url` with the async driver of its database."""
     parsed = make_url(url)
     return parsed.set(drivername=_ASYNC_DRIVERS.get(parsed.drivername, parsed.drivername))
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether the database is unreachable, full or locked now, so that a repeat may succeed."""
+    if isinstance(error, DBAPIError):
+        return error.connection_invalidated or "database is locked" in str(error.orig)
+    if isinstance(error, ConnectionError | PoolTimeout):
+        return True
+    # What asyncpg raises while it connects comes as it is; SQLite's users need not load it.
+    from asyncpg import CannotConnectNowError, PostgresConnectionError
+
+    return isinstance(error, CannotConnectNowError | PostgresConnectionError)
 
 
 class Database:

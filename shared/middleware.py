@@ -17,8 +17,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ulid import ULID
 
+from shared.database import is_away
 from shared.principal import ADMIN, Principal, PrincipalSigner
-from shared.problems import Forbidden, InternalError, PayloadTooLarge, Problem, Unauthorized
+from shared.problems import (
+    Forbidden,
+    InternalError,
+    PayloadTooLarge,
+    Problem,
+    ServiceUnavailable,
+    Unauthorized,
+)
 from shared.telemetry import logger
 
 log = logger(__name__)
@@ -88,6 +96,10 @@ async def send_problem(problem: Problem, scope: Scope, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+class DatabaseAway(ServiceUnavailable):
+    code, title = "database_unavailable", "The service's database does not answer"
+
+
 class ObserveMiddleware:
     """Gives each request an id, counts and times it, and turns stray exceptions into problems."""
 
@@ -124,16 +136,20 @@ class ObserveMiddleware:
         try:
             await self.app(scope, receive, send)
         except Exception as error:
-            problem = (
-                error
-                if isinstance(error, Problem)
-                else InternalError("Something went wrong on our side; the log has it under this request id.")
-            )
-            if not isinstance(error, Problem):
-                log.exception("request failed", path=scope["path"], method=scope["method"])
+            problem = _as_problem(error, scope)
             if answered():
                 raise
             await send_problem(problem, scope, send)
+
+
+def _as_problem(error: Exception, scope: Scope) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if is_away(error):
+        log.warning("the database is away", path=scope["path"], method=scope["method"], error=str(error))
+        return DatabaseAway("The database cannot be reached at the moment.", retry_after=2)
+    log.exception("request failed", path=scope["path"], method=scope["method"])
+    return InternalError("Something went wrong on our side; the log has it under this request id.")
 
 
 def _request_id(given: str | None) -> str:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import httpx
 import pytest
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy import text
 
-from shared.app import create_app
+from shared.app import create_app, free_port
+from shared.database import Database
 from shared.principal import CurrentPrincipal, Principal, PrincipalSigner, requires
 from shared.problems import Conflict
 from shared.settings import ServiceSettings, load_settings
@@ -38,6 +42,12 @@ async def make(thing: Thing, principal: Annotated[Principal, Depends(requires("t
     return thing
 
 
+@ROUTER.get("/v1/rows")
+async def rows(request: Request) -> int:
+    async with request.app.state.database.session() as session:
+        return int((await session.execute(text(request.query_params["sql"]))).scalar_one())
+
+
 @ROUTER.post("/v1/bytes")
 async def count(request: Request) -> int:
     return sum([len(chunk) async for chunk in request.stream()])
@@ -55,7 +65,9 @@ def app_client(**options: Any) -> httpx.AsyncClient:
     settings = load_settings(
         ServiceSettings, principal_secret=SECRET, body_limit_bytes=1000, metrics_token="scrape-me-please"
     )
+    database = options.pop("database", None)
     app = create_app(service="things", settings=settings, title="Things", routers=[ROUTER], **options)
+    app.state.database = database
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     return httpx.AsyncClient(transport=transport, base_url="http://things")
 
@@ -175,3 +187,30 @@ async def test_the_description_documents_our_problems_and_not_the_frameworks(
     assert "HTTPValidationError" not in document["components"]["schemas"]
     assert "ProblemDocument" in document["components"]["schemas"]
     assert "FieldError" in document["components"]["schemas"]
+
+
+async def test_a_database_that_is_away_is_said_and_may_be_tried_again() -> None:
+    database = Database(f"postgresql://nobody:secret@127.0.0.1:{free_port()}/none")
+    async with app_client(database=database) as client:
+        answer = await client.get("/v1/rows", params={"sql": "SELECT 1"}, headers=token())
+    await database.close()
+    assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert "secret" not in answer.text
+
+
+async def test_a_locked_database_is_away_and_a_wrong_statement_is_our_fault(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'things.db'}")
+    async with app_client(database=database) as client:
+        good = await client.get("/v1/rows", params={"sql": "SELECT 7"}, headers=token())
+        wrong = await client.get("/v1/rows", params={"sql": "SELECT a FROM nowhere"}, headers=token())
+        async with database.engine.connect() as connection:
+            await connection.exec_driver_sql("PRAGMA busy_timeout = 50")
+        locker = sqlite3.connect(tmp_path / "things.db", isolation_level=None)
+        locker.execute("BEGIN EXCLUSIVE")
+        locked = await client.get("/v1/rows", params={"sql": "SELECT 7"}, headers=token())
+        locker.close()
+    await database.close()
+    assert (good.status_code, good.json()) == (200, 7)
+    assert (wrong.status_code, wrong.json()["code"]) == (500, "internal_error")
+    assert (locked.status_code, locked.json()["code"]) == (503, "database_unavailable")
