@@ -9,11 +9,11 @@ starts, so two requests that race do the work once; a claim whose worker died is
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Annotated, Any
 
-import orjson
 from fastapi import Header
 from sqlalchemy import Column, MetaData, String, Table, Text, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
@@ -57,6 +57,11 @@ def idempotency_table(metadata: MetaData, service: str) -> Table:
     )
 
 
+def fingerprint_of(request: Any) -> str:
+    """Hex SHA-256 of JSON data, whatever the order of members. Numbers may have any size."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
+
+
 class Idempotency:
     """Remembers answers in `table` of `database`."""
 
@@ -81,7 +86,7 @@ class Idempotency:
         """
         if key is None:
             return await create()
-        fingerprint = hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        fingerprint = fingerprint_of(request)
         known = await self._claim(principal.tenant, key, fingerprint)
         if known is not None:
             return known
@@ -94,7 +99,7 @@ class Idempotency:
             await session.execute(
                 update(self._table)
                 .where(*self._is(principal.tenant, key))
-                .values(answer=orjson.dumps(answer, default=str).decode())
+                .values(answer=json.dumps(answer, default=str))
             )
         return answer
 
@@ -121,7 +126,7 @@ class Idempotency:
             raise IdempotencyConflict(
                 "This Idempotency-Key was used with another request; use a fresh key."
             ) from None
-        answer: dict[str, Any] = orjson.loads(found.answer)
+        answer: dict[str, Any] = json.loads(found.answer)
         return answer
 
     async def _release(self, tenant: str, key: str) -> None:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import time
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self
 
-import orjson
 from opentelemetry import propagate
 from prometheus_client import CollectorRegistry
 
 from shared.database import new_id
+from shared.idempotency import fingerprint_of
 from shared.identity import Principal
 from shared.jobs import queries
 from shared.jobs.following import EventHub, follow
@@ -112,7 +111,7 @@ class Jobs:
             "depends_on": sorted(set(depends_on)),
             "timeout": timeout_s,
         }
-        fingerprint = hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
+        fingerprint = fingerprint_of(request)
         if idempotency_key is not None:
             known = await queries.find_submitted(
                 self.database, principal.tenant, idempotency_key, fingerprint

@@ -6,9 +6,9 @@ These are values: they cross the wire, are stored, and are compared. They start 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter, field_validator
+from pydantic import BaseModel, ConfigDict, Field, HttpUrl, TypeAdapter, field_validator, model_validator
 
 MODEL_NAME = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,127}$"
 KEY_VARIABLE = r"^LATTICEWORK_MODEL_KEY_[A-Z0-9_]{1,64}$"
@@ -16,8 +16,23 @@ KEY_VARIABLE = r"^LATTICEWORK_MODEL_KEY_[A-Z0-9_]{1,64}$"
 ModelName = Annotated[str, Field(pattern=MODEL_NAME, description="the name clients ask for")]
 
 
+_LARGEST = 2**53 - 1
+"""JSON's readers agree on whole numbers up to here (RFC 8259, section 6)."""
+
+
 class _Spec(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @model_validator(mode="after")
+    def _passable(self) -> Self:
+        """What goes to a command line and into a database must be able to."""
+        for name, value in self:
+            for item in value if isinstance(value, tuple) else (value,):
+                if isinstance(item, str | Path) and "\0" in str(item):
+                    raise ValueError(f"{name} must not hold the character U+0000")
+                if isinstance(item, int) and abs(item) > _LARGEST:
+                    raise ValueError(f"{name} is too large a number")
+        return self
 
 
 class LlamaCppAdapter(_Spec):

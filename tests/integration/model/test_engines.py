@@ -11,6 +11,7 @@ import pytest
 from services.model.engines.encoder import packaged_encoder
 from tests.integration.model.conftest import RunningService
 
+VLLM: dict[str, Any] = {"kind": "vllm", "model": "m", "path": "/nonexistent/model"}
 ENCODER: dict[str, Any] = {"kind": "encoder", "model": "second-encoder", "path": str(packaged_encoder())}
 
 
@@ -80,6 +81,9 @@ def test_an_idempotency_key_loads_once(admin: httpx.Client) -> None:
     [
         ("POST", "/v1/engines", {"spec": {"kind": "torch", "model": "m"}}, 422),
         ("POST", "/v1/engines", {"spec": ENCODER, "surprise": 1}, 422),
+        ("POST", "/v1/engines", {"spec": VLLM | {"arguments": ["--seed", "1\0"]}}, 422),
+        ("POST", "/v1/engines", {"spec": VLLM | {"path": "a\0b"}}, 422),
+        ("POST", "/v1/engines", {"spec": VLLM | {"context_length": 1 << 67}}, 422),
         ("POST", "/v1/engines/nothing/swap", {"spec": ENCODER}, 404),
         ("GET", "/v1/engines/nothing", None, 404),
         ("GET", "/v1/engines?cursor=_w", None, 400),

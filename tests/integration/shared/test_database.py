@@ -123,6 +123,19 @@ async def test_many_writers_wait_for_each_other(database: Database) -> None:
 PRINCIPAL = Principal("key_1", "acme", frozenset())
 
 
+async def test_numbers_of_any_size_are_told_apart(database: Database) -> None:
+    idempotency = Idempotency(database, ANSWERS)
+    number = 1 << 70
+
+    async def create() -> dict[str, Any]:
+        return {"number": number}
+
+    for _ in range(2):
+        assert await idempotency.once(PRINCIPAL, "large", {"a": number, "b": 1}, create) == {"number": number}
+    with pytest.raises(IdempotencyConflict):
+        await idempotency.once(PRINCIPAL, "large", {"a": number + 1, "b": 1}, create)
+
+
 async def test_the_same_key_does_the_work_once_also_in_a_race(database: Database) -> None:
     idempotency = Idempotency(database, ANSWERS)
     made = 0
