@@ -13,9 +13,9 @@ from collections.abc import Collection
 
 import sqlglot
 from sqlglot import exp
-from sqlglot.dialects import SQLite
 from sqlglot.errors import SqlglotError
 
+from services.text2sql.dialects import READERS
 from services.text2sql.gate.contract import AdmittedStatement, RejectionCode, SqlRejected
 from services.text2sql.gate.names import read_tables
 from services.text2sql.gate.vocabulary import (
@@ -37,23 +37,6 @@ _WIDE = re.compile(r"%[^a-zA-Z%]*(\*|\d{4})")
 _ALIASES = {"mariadb": "mysql", "postgresql": "postgres"}
 
 
-class _GateSQLite(SQLite):  # type: ignore[misc]
-    """SQLite as the engine reads it: in a LIMIT, % is the remainder and never per cent."""
-
-    class Parser(SQLite.Parser):  # type: ignore[misc]
-        def _parse_term(self, parse_mod: bool = True) -> exp.Expr | None:
-            expression: exp.Expr | None = super()._parse_term()
-            return expression
-
-
-_DIALECTS: dict[str, type[sqlglot.Dialect] | str] = {
-    "sqlite": _GateSQLite,
-    "postgres": "postgres",
-    "mysql": "mysql",
-    "duckdb": "duckdb",
-}
-
-
 def admit(
     sql: str, dialect: str, allowed_tables: Collection[str] | None = None, row_cap: int = 10_000
 ) -> AdmittedStatement:
@@ -63,8 +46,8 @@ def admit(
     system's. Raises ValueError for a dialect without a gate.
     """
     dialect = _ALIASES.get(dialect, dialect)
-    if dialect not in _DIALECTS:
-        raise ValueError(f"no gate for dialect {dialect!r}; one of {', '.join(_DIALECTS)}")
+    if dialect not in READERS:
+        raise ValueError(f"no gate for dialect {dialect!r}; one of {', '.join(READERS)}")
     if row_cap < 1:
         raise ValueError("row_cap must be at least 1")
     tables = None if allowed_tables is None else frozenset(allowed_tables)
@@ -106,7 +89,7 @@ def _parse(sql: str, dialect: str) -> exp.Query:
     if "\x00" in sql:
         raise SqlRejected("unparsable", "the statement holds a zero character")
     try:
-        parsed = sqlglot.parse(sql, dialect=_DIALECTS[dialect])
+        parsed = sqlglot.parse(sql, dialect=READERS[dialect])
     except SqlglotError as error:
         # an engine accepts clauses that the parser does not know, such as INTO OUTFILE: refused too
         message = str(error).split("\n")[0][:300]
@@ -254,6 +237,6 @@ def _is_unbounded(count: exp.Expr | None) -> bool:
 
 def _write(tree: exp.Expr, dialect: str) -> str:
     try:
-        return str(tree.sql(dialect=_DIALECTS[dialect], comments=False))
+        return str(tree.sql(dialect=READERS[dialect], comments=False))
     except SqlglotError as error:
         raise SqlRejected("unparsable", f"not {dialect} SQL: {error}") from None

@@ -18,6 +18,7 @@ from sqlglot import exp
 from sqlglot.errors import SqlglotError
 from sqlglot.optimizer.qualify import qualify
 
+from services.text2sql.dialects import READERS
 from services.text2sql.pisql.errors import SqlFailedError
 from services.text2sql.pisql.objects import SchemaView
 
@@ -34,7 +35,9 @@ def dialect_name(name: str) -> str:
 @functools.lru_cache(maxsize=2_048)
 def _parsed(sql: str, dialect: str) -> Any:
     try:
-        statements = [item for item in sqlglot.parse(sql, dialect=dialect) if item is not None]
+        statements = [
+            item for item in sqlglot.parse(sql, dialect=READERS.get(dialect, dialect)) if item is not None
+        ]
     except (SqlglotError, RecursionError, ValueError) as error:
         raise SqlFailedError(_first_line(error)) from error
     if len(statements) != 1:

@@ -119,6 +119,11 @@ class TestSql:
         assert len(forms) == 1
         assert sql_text.normal_form("SELECT country FROM customer", SHOP) not in forms
 
+    def test_a_remainder_in_a_limit_is_no_per_cent(self) -> None:
+        sql = "SELECT name FROM customer LIMIT 2 - (SELECT COUNT(*) FROM customer) % 2"
+        assert sql_text.clean(sql + " OFFSET 1;", SHOP) == sql + " OFFSET 1"
+        assert sql_text.normal_form(sql, SHOP).count("%") == 1
+
     def test_unknown_names_come_with_hints(self) -> None:
         found = sql_text.unknown_names("SELECT c.nam, amout FROM custmer AS c, orders", SHOP)
         assert [str(item) for item in found] == [
