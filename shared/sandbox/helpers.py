@@ -259,7 +259,8 @@ def _bad_pattern() -> list[str]:
 def _comparable(a: Any, b: Any) -> tuple[Any, Any]:
     """Two values as a comparison of columns takes them: a text meeting a number is converted."""
     if isinstance(a, str) == isinstance(b, str):
-        return (a.lower(), b.lower()) if _FOLDS_CASE and isinstance(a, str) else (a, b)
+        # In capitals, as utf8mb4_general_ci weighs them: "_" lies behind "A", not before "a".
+        return (a.upper(), b.upper()) if _FOLDS_CASE and isinstance(a, str) else (a, b)
     if DIALECT == "sqlite":
         first = _number(a) if isinstance(a, str) else a
         second = _number(b) if isinstance(b, str) else b
@@ -333,7 +334,7 @@ def sort_key(value: Any, nulls: Any = None, descending: bool = False) -> Any:
             first = descending != _NULLS_FIRST
         return (0, 0) if first else (9, 0)
     if isinstance(value, str):
-        text = value.lower() if _FOLDS_CASE else value
+        text = value.upper() if _FOLDS_CASE else value
         if not descending:
             return (2, text)
         # code points negated; the closing 1 puts a longer text before its own beginning

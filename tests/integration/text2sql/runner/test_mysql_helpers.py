@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from services.text2sql.gate import AdmittedStatement
@@ -58,6 +58,8 @@ def test_rounding(connection: ReadOnlyConnection, value: Any, digits: int) -> No
 
 @examples
 @given(a=st.none() | TEXTS, b=st.none() | TEXTS)
+@example(a="A", b="_")
+@example(a="_", b="a")
 def test_text(connection: ReadOnlyConnection, a: Any, b: Any) -> None:
     for operator, helped in (
         ("LIKE", HELP["sql_like"](a, b)),
