@@ -3,8 +3,10 @@
 Programs are derived from gold SQL by translation, or from one of its wrong readings. An SQL writer that
 follows a program follows it, wrong or right, with slips of its own; `direct` reads the question anew.
 Wrong readings are shared: with probability `correlation` an error is the question's favourite one, as
-models of one family make the same mistakes. Every draw depends on the seed, the question and the call
-only, so configurations see the same model.
+models of one family make the same mistakes. Fixers never see gold: a program that failed and a name that
+is broken are mended as they were meant; shown another's result, a fixer judges which of the two is right,
+and is itself right at a rate. Every draw depends on the seed, the question and the call only, so
+configurations see the same model.
 """
 
 from __future__ import annotations
@@ -25,19 +27,25 @@ from services.text2sql.pisql.results import canonical_rows
 from services.text2sql.pisql.translation import translate
 from services.text2sql.pisql.translation_expressions import UntranslatableError
 
+_HEAD = "def solve(db):\n"
+_CRASH = "    missing = [][1]\n"
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Probabilities of errors. `sql_slip` and `program_error` are semantic, `broken` is a bad name.
+    """Probabilities of errors.
 
-    `repair` is the chance that a repair call mends what it is shown. `slow` is how many needless
+    `program_error` and `direct_error` are misreadings of the question; with `program_slip` and `sql_slip`
+    what is written gives another reading than was meant; `program_crash` and `broken` fail when run.
+    `repair` is the chance that a repair call does its task, or judges rightly. `slow` is how many needless
     scans a writer that is not `efficient` adds at most.
     """
 
     program_error: float = 0.0
+    program_slip: float = 0.0
     program_crash: float = 0.0
     sql_slip: float = 0.0
-    direct_error: float | None = None
+    direct_error: float = 0.0
     broken: float = 0.0
     repair: float = 0.7
     correlation: float = 0.3
@@ -62,6 +70,8 @@ class ScriptedOracle:
     seed: int = 0
     calls: int = 0
     _followed: dict[tuple[str, str], str] = field(default_factory=dict)
+    _ran: dict[tuple[str, str], str] = field(default_factory=dict)
+    _wrote: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """The reply to one request, by the role and tags of the request."""
@@ -85,31 +95,39 @@ class ScriptedOracle:
         return draw.choice(truth.wrong)
 
     def _program(self, request: ChatRequest, truth: Truth, draw: random.Random) -> str:
-        sql = self._reading(truth, draw.random() < self.rates.program_error, draw)
-        style = request.tag("style")
+        question, style = request.tag("question"), request.tag("style")
         name = f"{style}-{int(request.tag('sample')) + 1}"
-        self._followed[request.tag("question"), name] = sql
-        source = _translated(sql, truth, style == "comment")
+        meant = self._reading(truth, draw.random() < self.rates.program_error, draw)
+        self._followed[question, name] = self._ran[question, name] = meant
+        if draw.random() < self.rates.program_slip:
+            self._ran[question, name] = self._reading(truth, True, draw)
+        source = _translated(self._ran[question, name], truth, style == "comment")
         if draw.random() < self.rates.program_crash:
-            source = source.replace("def solve(db):\n", "def solve(db):\n    missing = [][1]\n", 1)
+            source = source.replace(_HEAD, _HEAD + _CRASH, 1)
         return f"```python\n{source}```"
 
     def _mended_program(self, request: ChatRequest, truth: Truth, draw: random.Random) -> str:
-        if draw.random() < self.rates.repair:
-            return f"```python\n{_translated(truth.gold, truth, True)}```"
+        """What failed is mended as it was meant; told of other rows, the writer judges which are right."""
         shown = request.messages[-1].content.split("```python\n", 1)[1].split("```", 1)[0]
+        able = draw.random() < self.rates.repair
+        if request.tag("kind") != "doubt":
+            return f"```python\n{shown.replace(_CRASH, '') if able else shown}```"
+        question, program = request.tag("question"), request.tag("program")
+        told = self._wrote[question, request.tag("evidence_strategy"), request.tag("evidence_program")]
+        if able is (told == truth.gold):
+            self._followed[question, program] = self._ran[question, program] = told
+            shown = _translated(told, truth, True)
         return f"```python\n{shown}```"
 
     def _sql(self, request: ChatRequest, truth: Truth, draw: random.Random) -> str:
         strategy = request.tag("strategy")
         if strategy == Strategy.DIRECT:
-            rate = self.rates.direct_error
-            wrong = draw.random() < (self.rates.sql_slip if rate is None else rate)
-            sql = self._reading(truth, wrong, draw)
+            sql = self._reading(truth, draw.random() < self.rates.direct_error, draw)
         else:
-            sql = self._followed.get((request.tag("question"), request.tag("program")), truth.gold)
-            if draw.random() < self.rates.sql_slip:
-                sql = self._reading(truth, True, draw)
+            sql = self._followed[request.tag("question"), request.tag("program")]
+        if draw.random() < self.rates.sql_slip:
+            sql = self._reading(truth, True, draw)
+        self._wrote[request.tag("question"), strategy, request.tag("program")] = sql
         if draw.random() < self.rates.broken:
             sql = broken_form(sql, truth.schema)
         elif self.rates.slow and strategy != Strategy.EFFICIENT:
@@ -117,10 +135,11 @@ class ScriptedOracle:
         return f"```sql\n{sql}\n```"
 
     def _mended_sql(self, request: ChatRequest, truth: Truth, draw: random.Random) -> str:
-        """A mismatch fixer follows the plan it is shown; an error fixer only mends the name."""
-        intended = self._followed.get((request.tag("question"), request.tag("reference")), truth.gold)
-        if request.tag("kind") == "error":
-            intended = self._followed.get((request.tag("question"), request.tag("program")), truth.gold)
+        """An error fixer mends the name; a mismatch fixer writes what the plan's rows are of."""
+        question, strategy, program = (request.tag(name) for name in ("question", "strategy", "program"))
+        intended = self._wrote[question, strategy, program]
+        if request.tag("kind") == "mismatch":
+            intended = self._ran[question, request.tag("reference")]
         if draw.random() < self.rates.repair:
             return f"step 1\n```sql\n{intended}\n```"
         shown = request.messages[-1].content.split("```sql\n", 1)[1].split("\n```", 1)[0]

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from services.text2sql.pisql.configuration import (
+    NEVER,
     Configuration,
     DataForm,
     Profile,
@@ -17,6 +18,12 @@ from services.text2sql.pisql.configuration import (
 )
 from services.text2sql.pisql.objects import ProgramStyle
 
+_NO_REPAIR: dict[str, Any] = {
+    "program_repairs": 0,
+    "error_repairs": 0,
+    "mismatch_repairs": 0,
+    "counter_check_share": NEVER,
+}
 _CHANGES: dict[str, tuple[Profile, dict[str, Any]]] = {
     "direct": (Profile.DIRECT, {}),
     "fast": (Profile.FAST, {}),
@@ -27,7 +34,13 @@ _CHANGES: dict[str, tuple[Profile, dict[str, Any]]] = {
     "dry_programs": (Profile.STANDARD, {"execute_programs": False, "early_exit": False}),
     "no_reference_check": (Profile.STANDARD, {"reference_check": False, "early_exit": False}),
     "no_timing": (Profile.STANDARD, {"selection": Selection.FIRST}),
-    "no_repair": (Profile.STANDARD, {"error_repairs": 0, "mismatch_repairs": 0, "counter_check_share": 2.0}),
+    "no_repair": (Profile.STANDARD, _NO_REPAIR),
+    "fast_no_repair": (Profile.FAST, _NO_REPAIR),
+    "direct_no_repair": (Profile.DIRECT, _NO_REPAIR),
+    "no_program_repair": (Profile.STANDARD, {"program_repairs": 0}),
+    "no_error_repair": (Profile.STANDARD, {"error_repairs": 0}),
+    "no_mismatch_repair": (Profile.STANDARD, {"mismatch_repairs": 0}),
+    "no_counter_check": (Profile.STANDARD, {"counter_check_share": NEVER}),
     "lenient_verdict": (Profile.STANDARD, {"independent_evidence": False}),
     "frames": (Profile.STANDARD, {"form": DataForm.FRAMES}),
     "no_values": (Profile.STANDARD, {"values": ValueSettings(enabled=False)}),

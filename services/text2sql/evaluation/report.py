@@ -158,20 +158,24 @@ def plot(report: Mapping[str, Any]) -> bytes:
     return _png(FigureCanvasAgg(figure))
 
 
-def plot_curves(curves: Mapping[str, Sequence[tuple[float, float]]], *, x: str, y: str, title: str) -> bytes:
-    """A PNG of several (x, y) curves."""
+Curve = Sequence[tuple[float, float]]
+
+
+def plot_curves(panels: Mapping[str, Mapping[str, Curve]], *, x: str, y: str) -> bytes:
+    """A PNG with a panel for each title, each of several named (x, y) curves, on one scale."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.0, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for name, points in curves.items():
-        axes.plot([a for a, _ in points], [b for _, b in points], marker="o", label=name)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.set_title(title)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(4.6 * columns, 4.0 * rows), layout="constrained")
+    for place, (title, curves) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, place + 1)
+        for name, points in curves.items():
+            axes.plot([a for a, _ in points], [b for _, b in points], marker="o", label=name)
+        axes.set(xlabel=x, ylabel=y, title=title, ylim=(0, 103))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="x-small")
     return _png(FigureCanvasAgg(figure))
 
 

@@ -14,6 +14,9 @@ from typing import Any, Self
 
 from services.text2sql.pisql.objects import ProgramStyle, Strategy
 
+NEVER = 2.0
+"""A share that nothing reaches: switches the counter-check off."""
+
 
 class Profile(StrEnum):
     """Named amounts of effort."""
@@ -206,6 +209,7 @@ class Configuration:
     )
     other_groups: int = 2
     direct_sql: int = 1
+    program_repairs: int = 1
     error_repairs: int = 2
     mismatch_repairs: int = 1
     mismatch_repairs_per_question: int = 4

@@ -6,7 +6,6 @@ configuration, model replies and port answers it returns the same answer.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from services.text2sql.pisql.budget import BudgetMeter
 from services.text2sql.pisql.configuration import Configuration, Role, Share
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import ModelUnavailableError
+from services.text2sql.pisql.evidence import direct_results, is_outvoted
 from services.text2sql.pisql.objects import (
     Answer,
     Example,
@@ -127,21 +127,26 @@ class _Run:
 
     async def _solve(self, briefing: Briefing) -> Answer:
         if self._settings.exits_early() and await self._early(briefing):
-            reference, suspect = s7_reference.choose(self._programs), False
+            reference, doubted = s7_reference.choose(self._programs), False
         else:
             await self._sample(briefing)
             reference = await self._refer(briefing)
             await self._write(
                 s8_candidates.plan(self._programs, reference, self._settings), briefing, reference
             )
-            reference, suspect = await self._mend(briefing, reference)
+            reference, doubted = await self._mend(briefing, await self._revote(briefing, reference))
         contested = None
         if reference is not None and self._settings.is_held(Role.PROGRAMMER):
             with self._context.timed("checking"):
                 contested = await s9_checking.is_contested(briefing.readings, reference, self._context)
         with self._context.timed("selection"):
             choice, self._candidates = await s11_selection.select(
-                self._candidates, reference, suspect, self._context, contested
+                self._candidates,
+                reference,
+                self._programs,
+                self._context,
+                doubted=doubted,
+                contested=contested,
             )
         self._context.emit(
             "selected",
@@ -176,6 +181,8 @@ class _Run:
             )
         with self._context.timed("sandbox"):
             ran = await s6_running.run_all(written, self._context)
+        with self._context.timed("repair"):
+            ran = await s10_repair.repair_programs(ran, briefing, self._context)
         for program in ran:
             self._context.emit(
                 "sandbox",
@@ -238,14 +245,17 @@ class _Run:
         if not self._settings.reference_check:
             return reference
         if reference is not None:
-            self._context.emit(
-                "reference",
-                program=reference.program.id,
-                support=reference.support,
-                members=reference.members,
-                rows=reference.result.row_count,
-            )
+            self._emit_reference(reference)
         return reference
+
+    def _emit_reference(self, reference: Reference) -> None:
+        self._context.emit(
+            "reference",
+            program=reference.program.id,
+            support=reference.support,
+            members=reference.members,
+            rows=reference.result.row_count,
+        )
 
     async def _write(
         self, plan: Sequence[Assignment], briefing: Briefing, reference: Reference | None
@@ -288,33 +298,50 @@ class _Run:
             repairs=len(candidate.repairs),
         )
 
+    async def _revote(self, briefing: Briefing, reference: Reference | None) -> Reference | None:
+        """The reference once SQL that follows no program has voted among the programs' results."""
+        if reference is None or not self._settings.reference_check:
+            return reference
+        again = s7_reference.choose(self._programs, direct_results(self._candidates))
+        if again is None or results_equal(again.result, reference.result):
+            return reference
+        await self._refer_to(again, briefing)
+        return again
+
+    async def _refer_to(self, reference: Reference, briefing: Briefing) -> None:
+        """Check all candidates against another reference than before."""
+        self._emit_reference(reference)
+        self._candidates = [
+            await s9_checking.check(item, reference, briefing.schema, self._context)
+            for item in self._candidates
+        ]
+        for item in self._candidates:
+            self._emit_candidate(item)
+
     async def _mend(self, briefing: Briefing, reference: Reference | None) -> tuple[Reference | None, bool]:
         """Counter-check the reference, then repair candidates against what stands."""
-        suspect = False
+        doubted = False
         with self._context.timed("repair"):
             if reference is not None and self._settings.reference_check:
-                previous = reference.result
-                reference, suspect = await s10_repair.counter_check(
-                    self._candidates, reference, briefing, self._context
+                previous = reference
+                reference, doubted = await s10_repair.counter_check(
+                    self._candidates, previous, self._programs, briefing, self._context
                 )
-                if not results_equal(previous, reference.result):
-                    self._programs.append(
-                        dataclasses.replace(reference.program, id=f"{reference.program.id}-mended")
-                    )
-                    self._candidates = [
-                        await s9_checking.check(item, reference, briefing.schema, self._context)
-                        for item in self._candidates
-                    ]
+                if reference is not previous:
+                    mended = reference.program
+                    self._programs = [mended if item.id == mended.id else item for item in self._programs]
+                    await self._refer_to(reference, briefing)
             before = {item.id: item for item in self._candidates}
+            stands = reference is not None and not is_outvoted(self._candidates, reference, self._programs)
             self._candidates = await s10_repair.repair_all(
-                self._candidates, briefing, None if suspect else reference, self._context
+                self._candidates, briefing, reference if stands else None, self._context
             )
             for item in self._candidates:
                 if item != before.get(item.id):
                     self._emit_candidate(item)
         if reference is not None:
             s10_repair.note_unmatched(self._candidates, self._context)
-        return reference, suspect
+        return reference, doubted
 
 
 async def answer(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.text2sql.oracle import Rates, ScriptedOracle, Truth, truths_of
-from benchmarks.text2sql.recovery import rates_at
+from benchmarks.text2sql.recovery import KINDS, rates_at
 from benchmarks.text2sql.selection import gold_against_gold, select
 from services.text2sql.evaluation import ablations, metrics
 from services.text2sql.evaluation.datasets import Dataset, Item, defog_sql_eval, spider_dev
@@ -121,6 +121,41 @@ class TestOracle:
         assert standard["ex_set"] >= direct["ex_set"] + 10
         assert standard["verified_precision"] > direct["ex_set"] + 15
         assert standard["oracle_ex"] >= standard["ex_set"]
+
+    @pytest.mark.parametrize(
+        ("kind", "error", "with_it", "without", "points"),
+        [
+            ("failures", 0.6, "direct", "direct_no_repair", 15),
+            ("failures", 0.6, "fast", "fast_no_repair", 15),
+            ("failures", 0.8, "standard", "no_repair", 10),
+            ("sql_slips", 0.8, "fast", "fast_no_repair", 4),
+            ("program_slips", 0.8, "standard", "no_counter_check", 8),
+        ],
+    )
+    async def test_each_repair_recovers_the_errors_it_is_made_for(
+        self,
+        spider: Environment,
+        truths: dict[str, Truth],
+        items: list[Item],
+        kind: str,
+        error: float,
+        with_it: str,
+        without: str,
+        points: float,
+    ) -> None:
+        oracle = ScriptedOracle(truths, KINDS[kind].rates(error))
+        found = await run(spider, oracle, items, with_it, without)
+        repaired, lost = (summarise(found[name])["ex_set"] for name in (with_it, without))
+        assert repaired >= lost + points
+
+    async def test_a_sure_hand_repairs_every_failure(
+        self, spider: Environment, truths: dict[str, Truth], items: list[Item]
+    ) -> None:
+        """Closed form: with b of the statements broken and r of them mended, direct EX is 1 - b (1 - r)."""
+        for repair, expected in ((1.0, 100.0), (0.0, 0.0)):
+            oracle = ScriptedOracle(truths, Rates(program_crash=1.0, broken=1.0, repair=repair))
+            found = await run(spider, oracle, items[:8], "direct", "fast", "standard")
+            assert {summarise(records)["ex_set"] for records in found.values()} == {expected}
 
     async def test_the_fastest_correct_sql_is_chosen(self, spider: Environment) -> None:
         dataset = spider.dataset.limited(16)

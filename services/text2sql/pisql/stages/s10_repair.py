@@ -1,11 +1,13 @@
-"""S10: mend statements that fail or disagree, and doubt the reference when independent SQL does.
+"""S10: mend programs and statements that fail, and whichever of the two is wrong where they disagree.
 
-A failing statement gets at most two tries, a disagreeing one a single try and four a question. It
-stops when the same error text or the same normal form comes back, or the budget ends.
+A program that fails gets one try; a failing statement at most two, a disagreeing one a single try and
+four a question. Trying stops when the same error text or the same normal form comes back, or the
+budget ends.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Sequence
 
@@ -13,6 +15,7 @@ from services.text2sql.pisql import parsing, prompts, schema_text, sql_text
 from services.text2sql.pisql.configuration import Role, Share
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import ErrorCode
+from services.text2sql.pisql.evidence import backers, result_groups
 from services.text2sql.pisql.grammar import sql_grammar
 from services.text2sql.pisql.objects import (
     Match,
@@ -20,7 +23,6 @@ from services.text2sql.pisql.objects import (
     ProgramStatus,
     Reference,
     Repair,
-    ResultTable,
     SqlCandidate,
 )
 from services.text2sql.pisql.program_text import read_steps
@@ -30,7 +32,70 @@ from services.text2sql.pisql.stages.s5_programs import Briefing
 from services.text2sql.pisql.stages.s8_candidates import Assignment, read
 from services.text2sql.pisql.stages.s9_checking import check, execute
 
+_FAILED = (
+    ProgramStatus.ERROR,
+    ProgramStatus.CONTRACT,
+    ProgramStatus.TIMEOUT,
+    ProgramStatus.MEMORY,
+    ProgramStatus.NONDETERMINISTIC,
+)
+_FIXER_SEEDS = 50
 _MISMATCHES = (Match.SHAPE, Match.ROWS, Match.ORDER, Match.VALUES)
+
+
+async def repair_programs(
+    programs: Sequence[PivotProgram], briefing: Briefing, context: StageContext
+) -> list[PivotProgram]:
+    """Programs whose run failed are mended once and run again; what was denied stays denied."""
+    if context.configuration.is_held(Role.PROGRAM_FIXER):
+        return list(programs)
+    return list(await asyncio.gather(*(_repair_program(item, briefing, context) for item in programs)))
+
+
+async def _repair_program(program: PivotProgram, briefing: Briefing, context: StageContext) -> PivotProgram:
+    settings = context.configuration
+    spent = program.repairs >= settings.program_repairs
+    if program.status not in _FAILED or spent or not context.meter.calls_left(Share.REPAIRS):
+        return program
+    return await _rewritten(program, _failure(program), briefing, context, {"kind": "run"}) or program
+
+
+def _failure(program: PivotProgram) -> str:
+    """What the fixer is told of a run that failed."""
+    error = program.error
+    if error is None:
+        return f"The run ended as: {program.status.value}"
+    place = f"step {error.step}, line {error.line}: " if error.line else ""
+    return f"The run ended as {program.status.value}: {place}{error.type}: {error.message}"
+
+
+async def _rewritten(
+    program: PivotProgram, findings: str, briefing: Briefing, context: StageContext, tags: dict[str, str]
+) -> PivotProgram | None:
+    """The program mended and run again; None when the reply is no other program that may run."""
+    source = await s5_programs.fix(
+        briefing,
+        program.source,
+        findings,
+        context,
+        seed=program.sample + _FIXER_SEEDS,
+        style=program.style,
+        tags={"program": program.id, **tags},
+    )
+    if source is None or source.strip() == program.source.strip():
+        return None
+    if s5_programs.check(source, briefing.schema, context.configuration.form):
+        return None
+    fresh = dataclasses.replace(
+        program,
+        source=source,
+        steps=read_steps(source),
+        repairs=program.repairs + 1,
+        status=ProgramStatus.PENDING,
+        result=None,
+        error=None,
+    )
+    return await s6_running.run(fresh, context)
 
 
 def _replaced(candidate: SqlCandidate, raw: str, briefing: Briefing, step: int = 0) -> SqlCandidate | None:
@@ -159,62 +224,45 @@ async def repair_all(
     return [*mended, *(new for form, new in further.items() if form not in known)]
 
 
-def result_groups(candidates: Sequence[SqlCandidate]) -> list[list[SqlCandidate]]:
-    """Executed candidates by equal result, the most votes first."""
-    groups: list[list[SqlCandidate]] = []
-    for candidate in candidates:
-        if candidate.result is None:
-            continue
-        for group in groups:
-            other = group[0].result
-            if other is not None and results_equal(other, candidate.result):
-                group.append(candidate)
-                break
-        else:
-            groups.append([candidate])
-    return sorted(groups, key=lambda group: (-sum(item.votes for item in group), group[0].id))
-
-
-def backers(group: Sequence[SqlCandidate]) -> set[str]:
-    """Programs (and `` for writers without one) whose SQL stands behind a result, untold by a repair."""
-    return {name for item in group if not item.shown for name in (item.program_id, *item.also_from)}
-
-
-def dissent(candidates: Sequence[SqlCandidate], reference: Reference, share: float) -> list[SqlCandidate]:
-    """The SQL group that outvotes the reference, or nothing.
+def dissent(
+    candidates: Sequence[SqlCandidate],
+    reference: Reference,
+    programs: Sequence[PivotProgram],
+    share: float,
+) -> tuple[SqlCandidate, ...]:
+    """The SQL that puts the reference in doubt, or nothing.
 
     Votes are counted by program: of the programs (and program-less writers) whose SQL ran, at least
     `share`, and at least two, must stand behind one result that is not the reference's.
     """
-    groups = result_groups(candidates)
-    everyone = {name for group in groups for name in backers(group)}
+    groups = result_groups(candidates, programs)
+    everyone = {name for group in groups for name in backers(group.candidates)}
     for group in groups:
-        if any(item.match is Match.MATCH for item in group):
+        if any(item.match is Match.MATCH for item in group.candidates):
             continue
-        behind = backers(group)
+        behind = backers(group.candidates)
         if len(behind) >= 2 and len(behind) >= share * len(everyone):
-            return group
-    return []
+            return group.candidates
+    return ()
 
 
 async def counter_check(
     candidates: Sequence[SqlCandidate],
     reference: Reference,
+    programs: Sequence[PivotProgram],
     briefing: Briefing,
     context: StageContext,
 ) -> tuple[Reference, bool]:
-    """(reference, suspect): a doubted reference is mended once with the SQL's result as evidence.
+    """(reference, doubted): where SQL dissents the reference is mended once with its result as evidence.
 
     When the mended program agrees with the SQL its result becomes the reference; otherwise the old one
-    stays, and is suspect where fewer programs gave its result than stand behind the SQL's.
+    stays, and stays doubted.
     """
-    group = dissent(candidates, reference, context.configuration.counter_check_share)
-    held = context.configuration.is_held(Role.PROGRAM_FIXER)
-    if not group or group[0].result is None or held:
+    share = context.configuration.counter_check_share
+    group = dissent(candidates, reference, programs, share)
+    if not group or group[0].result is None or context.configuration.is_held(Role.PROGRAM_FIXER):
         return reference, False
     evidence = group[0].result
-    outnumbered = len(backers(group)) > len(reference.members)
-    program = reference.program
     findings = (
         "Several independent SQL statements agree on another result. Look for the step that goes wrong; "
         "if the program is right, repeat it unchanged.\nTheir result:\n"
@@ -222,33 +270,16 @@ async def counter_check(
         + "\nThis program's result:\n"
         + schema_text.result_head(reference.result)
     )
-    source = await s5_programs.fix(
-        briefing, program.source, findings, context, seed=program.sample + 50, style=program.style
-    )
-    if source is None or s5_programs.check(source, briefing.schema, context.configuration.form):
-        return reference, outnumbered
-    rerun = await s6_running.run(_fresh(program, source), context)
-    if rerun.result is None or not results_equal(rerun.result, evidence):
-        return reference, outnumbered
+    tags = {
+        "kind": "doubt",
+        "evidence_strategy": group[0].strategy.value,
+        "evidence_program": group[0].program_id,
+    }
+    mended = await _rewritten(reference.program, findings, briefing, context, tags)
+    if mended is None or mended.result is None or not results_equal(mended.result, evidence):
+        return reference, True
     context.notice("reference_replaced", "the reference program was mended after SQL outvoted it")
-    return Reference(rerun, rerun.result, reference.support, (rerun.id,)), False
-
-
-def _fresh(program: PivotProgram, source: str) -> PivotProgram:
-    return dataclasses.replace(
-        program,
-        source=source,
-        steps=read_steps(source),
-        repairs=program.repairs + 1,
-        status=ProgramStatus.PENDING,
-        result=None,
-        error=None,
-    )
-
-
-def wanted_result(reference: Reference | None) -> ResultTable | None:
-    """The result candidates are held to."""
-    return reference.result if reference else None
+    return Reference(mended, mended.result, reference.support, (mended.id,)), False
 
 
 def note_unmatched(candidates: Sequence[SqlCandidate], context: StageContext) -> None:

@@ -14,15 +14,16 @@ from dataclasses import dataclass
 from services.text2sql.pisql.configuration import Selection, TimingSettings
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import SqlFailedError, SqlRejectedError
+from services.text2sql.pisql.evidence import backers, is_outvoted, result_groups
 from services.text2sql.pisql.objects import (
     Match,
+    PivotProgram,
     ProgramStatus,
     Reference,
     SqlCandidate,
     Strategy,
     Verdict,
 )
-from services.text2sql.pisql.stages.s10_repair import backers, result_groups
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +48,6 @@ def is_independent(executed: Sequence[SqlCandidate], reference: Reference) -> bo
     sources = backers([item for item in executed if item.match is Match.MATCH])
     agreed = len(reference.members) > 1 and reference.support > 0.5
     return agreed or any(name not in reference.members for name in sources)
-
-
-def is_outvoted(executed: Sequence[SqlCandidate], reference: Reference) -> bool:
-    """Whether SQL agrees on another result than the reference's, whose own no SQL gave untold.
-
-    A repair that was shown the result adds nothing to the programs behind it.
-    """
-    untold = [item for item in executed if not item.shown]
-    if any(item.match is Match.MATCH for item in untold) or not untold:
-        return False
-    return len(backers(result_groups(untold)[0])) > len(reference.members)
 
 
 async def time_candidates(candidates: Sequence[SqlCandidate], context: StageContext) -> list[SqlCandidate]:
@@ -120,32 +110,33 @@ def fastest(candidates: Sequence[SqlCandidate], settings: TimingSettings) -> Sql
 async def select(
     candidates: Sequence[SqlCandidate],
     reference: Reference | None,
-    suspect: bool,
+    programs: Sequence[PivotProgram],
     context: StageContext,
+    *,
+    doubted: bool = False,
     contested: bool | None = None,
 ) -> tuple[Choice, list[SqlCandidate]]:
     """The choice, and all candidates with what timing found out.
 
-    A match is `verified` only when the reference was really executed and is not suspect; a suspect or
-    outvoted reference leaves the outvoting SQL group as `majority`. `contested` tells of a model held to a
+    A match is `verified` only when the reference was really executed and is not `doubted`; an outvoted
+    reference leaves the outvoting SQL group as `majority`. `contested` tells of a model held to a
     grammar whether any reading left open gives other rows; it is None of other models.
     """
     executed = [candidate for candidate in candidates if candidate.result is not None]
-    if reference is not None and is_outvoted(executed, reference):
-        suspect = True
-    if suspect:
-        executed = [candidate for candidate in executed if not candidate.shown] or executed
+    outvoted = reference is not None and is_outvoted(executed, reference, programs)
+    if outvoted:
+        executed = [candidate for candidate in executed if not candidate.shown]
     matching = [candidate for candidate in executed if candidate.match is Match.MATCH]
-    if matching and reference is not None and not suspect:
+    if matching and reference is not None and not outvoted:
         timed = await _timed(matching, context)
         chosen = _pick(timed, context)
         checked = reference.program.status in (ProgramStatus.OK, ProgramStatus.EMPTY)
         independent = is_independent(executed, reference) if contested is None else not contested
         sound = checked and (independent or not context.configuration.independent_evidence)
-        verdict = Verdict.VERIFIED if sound else Verdict.MAJORITY
+        verdict = Verdict.VERIFIED if sound and not doubted else Verdict.MAJORITY
         return Choice(chosen, verdict, _votes(matching) / _votes(executed)), _merge(candidates, timed)
     if executed:
-        group = result_groups(executed)[0]
+        group = result_groups(executed, programs)[0].candidates
         timed = await _timed(group, context)
         ratio = _votes(group) / _votes(executed)
         alone = _votes(group) < 2

@@ -74,8 +74,16 @@ async def write(
         return None
     findings = check(source, briefing.schema, settings.form)
     repairs = 0
-    if findings:
-        mended = await fix(briefing, source, _listed(findings), context, seed, style)
+    if findings and settings.program_repairs:
+        mended = await fix(
+            briefing,
+            source,
+            _listed(findings),
+            context,
+            seed,
+            style,
+            {"kind": "check", "sample": str(sample)},
+        )
         if mended is not None:
             source, repairs = mended, 1
             findings = check(source, briefing.schema, settings.form)
@@ -134,8 +142,9 @@ async def fix(
     context: StageContext,
     seed: int,
     style: ProgramStyle,
+    tags: dict[str, str],
 ) -> str | None:
-    """A mended program text, paid from the repairs' share."""
+    """A mended program text, paid from the repairs' share; `tags` say which program and why."""
     profile = context.profile(Role.PROGRAM_FIXER)
     return await context.ask(
         Share.REPAIRS,
@@ -153,7 +162,7 @@ async def fix(
         _reader(profile),
         seed=seed,
         grammar=_grammar(briefing, style, context) if profile.grammar else None,
-        tags={"style": style.value},
+        tags={"style": style.value, **tags},
     )
 
 

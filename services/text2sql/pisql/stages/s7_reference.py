@@ -2,13 +2,15 @@
 
 Runnable programs are grouped by equal result. Errors never vote, an empty result votes with half the
 weight; ties fall to the group that holds both styles, then to fewer repairs, then to a result with
-rows, then to the lower temperature. The shortest member speaks for its group.
+rows, then to the lower temperature. The shortest member speaks for its group. SQL that follows no program
+is a reading of the question like a program's: once it is there, its result votes among the groups.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from services.text2sql.pisql.evidence import row_weight
 from services.text2sql.pisql.objects import (
     PivotProgram,
     ProgramStatus,
@@ -17,14 +19,12 @@ from services.text2sql.pisql.objects import (
 )
 from services.text2sql.pisql.results import results_equal
 
-EMPTY_WEIGHT = 0.5
-
 
 def weight(program: PivotProgram) -> float:
     """How much a program's vote counts."""
-    if not program.runnable:
+    if not program.runnable or program.result is None:
         return 0.0
-    return EMPTY_WEIGHT if program.status is ProgramStatus.EMPTY else 1.0
+    return row_weight(program.result)
 
 
 def group_programs(programs: Sequence[PivotProgram]) -> list[list[PivotProgram]]:
@@ -44,10 +44,15 @@ def group_programs(programs: Sequence[PivotProgram]) -> list[list[PivotProgram]]
     return groups
 
 
-def _rank(group: Sequence[PivotProgram]) -> tuple[float, int, float, int, float, str]:
+def _rank(
+    group: Sequence[PivotProgram], readings: Sequence[ResultTable]
+) -> tuple[float, int, float, int, float, str]:
     """Sort key of a group; the least is the best."""
+    result = group[0].result
+    assert result is not None
+    agreeing = sum(results_equal(result, other) for other in readings)
     return (
-        -sum(map(weight, group)),
+        -sum(map(weight, group)) - agreeing * row_weight(result),
         -len({program.style for program in group}),
         min(program.repairs for program in group),
         int(all(program.status is ProgramStatus.EMPTY for program in group)),
@@ -56,9 +61,11 @@ def _rank(group: Sequence[PivotProgram]) -> tuple[float, int, float, int, float,
     )
 
 
-def ranked_groups(programs: Sequence[PivotProgram]) -> list[list[PivotProgram]]:
-    """Groups by equal result, best first."""
-    return sorted(group_programs(programs), key=_rank)
+def ranked_groups(
+    programs: Sequence[PivotProgram], readings: Sequence[ResultTable] = ()
+) -> list[list[PivotProgram]]:
+    """Groups by equal result, best first; `readings` are results of SQL that follows no program."""
+    return sorted(group_programs(programs), key=lambda group: _rank(group, readings))
 
 
 def representative(group: Sequence[PivotProgram]) -> PivotProgram:
@@ -66,9 +73,9 @@ def representative(group: Sequence[PivotProgram]) -> PivotProgram:
     return min(group, key=lambda program: (len(program.source), program.id))
 
 
-def choose(programs: Sequence[PivotProgram]) -> Reference | None:
-    """The reference, or None when no program ran."""
-    groups = ranked_groups(programs)
+def choose(programs: Sequence[PivotProgram], readings: Sequence[ResultTable] = ()) -> Reference | None:
+    """The reference, or None when no program ran. Its support is its share of the programs' weight."""
+    groups = ranked_groups(programs, readings)
     if not groups:
         return None
     best = groups[0]

@@ -174,8 +174,8 @@ class TestReport:
         assert "| one | 4.0 | 50.0 |" in text
         assert "| two - one | +0.0 | +0.0 .. +0.0 | 1.000 |" in text
         assert plot(report).startswith(b"\x89PNG")
-        curves = {"a": [(0.0, 1.0), (1.0, 2.0)]}
-        assert plot_curves(curves, x="x", y="y", title="t").startswith(b"\x89PNG")
+        panels = {title: {"a": [(0.0, 1.0), (1.0, 2.0)]} for title in "bcde"}
+        assert plot_curves(panels, x="x", y="y").startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("name", NAMES)

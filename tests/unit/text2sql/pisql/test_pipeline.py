@@ -11,6 +11,7 @@ import pytest
 
 from services.text2sql.pisql.chat import ChatRequest, Recording, RecordingChat, ReplayingChat
 from services.text2sql.pisql.configuration import (
+    NEVER,
     Budget,
     Configuration,
     ModelProfile,
@@ -147,7 +148,7 @@ def test_a_repair_does_not_silence_the_sql_that_disagreed(engine: ShopEngine) ->
     chat = by_role(
         programmer=python(program()), sql_writer=sql("SELECT country FROM customer"), sql_fixer=sql(GOOD)
     )
-    settings = Configuration.for_profile(Profile.FAST, counter_check_share=2.0)
+    settings = Configuration.for_profile(Profile.FAST, counter_check_share=NEVER)
     given = ask(chat, engine, ScriptedPrograms({"solve": NAMES}), settings)
     assert (given.verdict, given.sql) == (Verdict.MAJORITY, "SELECT country FROM customer")
 
@@ -210,10 +211,48 @@ def test_a_stubborn_reference_leaves_a_majority(engine: ShopEngine) -> None:
     assert (given.verdict, given.sql) == (Verdict.MAJORITY, GOOD)
 
 
+def test_a_doubt_that_is_not_cleared_is_not_verified(engine: ShopEngine) -> None:
+    """Two of three writers agree against two programs, which stand by their result."""
+
+    def writer(request: ChatRequest) -> str:
+        follows = request.tag("strategy") == "follow_code"
+        return sql("SELECT country FROM customer" if request.tag("program") == "code-1" and follows else GOOD)
+
+    chat = by_role(
+        programmer=lambda request: python(program(marker=f"steady {request.tag('style')}")),
+        program_fixer=python(program(marker="steady still")),
+        sql_writer=writer,
+        sql_fixer=sql("SELECT id FROM customer"),
+    )
+    programs = ScriptedPrograms({"steady": COUNTRIES})
+    # The followers of code-1 alone gave the programs' rows; both programs outweigh the one direct reading.
+    given = ask(chat, engine, programs)
+    assert (given.verdict, given.sql) == (Verdict.MAJORITY, "SELECT country FROM customer")
+    unasked = Configuration().with_changes(counter_check_share=NEVER)
+    assert ask(chat, engine, programs, unasked).verdict is Verdict.VERIFIED
+
+
+def test_direct_sql_decides_between_programs(engine: ShopEngine) -> None:
+    def programmer(request: ChatRequest) -> str:
+        return python(program(marker="first" if request.tag("style") == "code" else "second"))
+
+    def writer(request: ChatRequest) -> str:
+        return sql("SELECT country FROM customer" if request.tag("program").startswith("code") else GOOD)
+
+    chat = by_role(programmer=programmer, sql_writer=writer)
+    events: list[Event] = []
+    programs = ScriptedPrograms({"first": COUNTRIES, "second": NAMES})
+    once = Configuration().with_changes(samples_per_style=1, extra_rounds=0, mismatch_repairs=0)
+    given = ask(chat, engine, programs, once, events=events)
+    assert (given.verdict, given.sql) == (Verdict.VERIFIED, GOOD)
+    chosen = [event.data["program"] for event in events if event.stage == "reference"]
+    assert chosen == ["code-1", "comment-1"]
+
+
 def test_order_counts_only_when_both_order(engine: ShopEngine) -> None:
     ordered = dataclasses.replace(table(("Cy",), ("Bo",), ("Ada",)), ordered=True)
     programs = ScriptedPrograms({"solve": ordered})
-    fast = Configuration.for_profile(Profile.FAST, mismatch_repairs=0, counter_check_share=2.0)
+    fast = Configuration.for_profile(Profile.FAST, mismatch_repairs=0, counter_check_share=NEVER)
     ascending = by_role(
         programmer=python(program()), sql_writer=sql("SELECT name FROM customer ORDER BY name")
     )
@@ -284,6 +323,32 @@ class TestFailingPorts:
         assert given.sql == GOOD
         assert given.programs[0].error is not None
         assert given.programs[0].error.step == 1
+
+    def test_a_program_that_breaks_is_mended_once_and_told_where(self, engine: ShopEngine) -> None:
+        seen: list[str] = []
+
+        def fixer(request: ChatRequest) -> str:
+            seen.append(request.messages[-1].content)
+            return python(program(marker="mended"))
+
+        chat = by_role(programmer=python(program()), program_fixer=fixer, sql_writer=sql(GOOD))
+        programs = ScriptedPrograms({"mended": NAMES, "solve": ProgramStatus.ERROR})
+        fast = Configuration.for_profile(Profile.FAST)
+        given = ask(chat, engine, programs, fast)
+        assert (given.verdict, given.programs[0].repairs) == (Verdict.VERIFIED, 1)
+        assert "step 1, line 3: Error: it broke" in seen[0]
+        assert len(seen) == 1
+        unmended = ask(chat, engine, programs, fast.with_changes(program_repairs=0))
+        assert (unmended.verdict, len(seen)) == (Verdict.UNVERIFIED, 1)
+
+    @pytest.mark.parametrize("status", [ProgramStatus.DENIED, ProgramStatus.TOO_BIG])
+    def test_what_was_denied_is_not_tried_again(self, engine: ShopEngine, status: ProgramStatus) -> None:
+        chat = by_role(programmer=python(program()), sql_writer=sql(GOOD))
+        given = ask(
+            chat, engine, ScriptedPrograms({"solve": status}), Configuration.for_profile(Profile.FAST)
+        )
+        assert given.programs[0].status is status
+        assert "program_fixer" not in chat.roles()
 
     def test_a_program_outside_the_contract_is_mended_once(self, engine: ShopEngine) -> None:
         chat = by_role(

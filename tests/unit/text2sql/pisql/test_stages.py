@@ -332,6 +332,22 @@ class TestReference:
         assert cold is not None
         assert cold.program.id == "cold"
 
+    def test_sql_that_follows_no_program_votes_among_their_results(self) -> None:
+        programs = [made("a", ((1,),)), made("b", ((2,),)), made("c", ())]
+
+        def chosen(*results: tuple[tuple[int, ...], ...]) -> str:
+            reference = s7_reference.choose(programs, [table(*rows) for rows in results])
+            assert reference is not None
+            assert reference.support == pytest.approx(0.4 if reference.program.id != "c" else 0.2)
+            return reference.program.id
+
+        assert chosen() == "a"
+        assert chosen(((2,),)) == "b"
+        assert chosen(((3,),)) == "a"
+        # A result without rows counts half, whoever gives it.
+        assert chosen((), ()) == "c"
+        assert chosen(()) == "a"
+
 
 class TestPlan:
     def test_standard_spread_is_nine(self) -> None:
