@@ -288,7 +288,6 @@ class Attempt:
         return await self._record_failure(document, final, None)
 
     async def _record_failure(self, problem: dict[str, Any], final: bool, after: float | None) -> str | None:
-        self._metrics.problems.labels(self.lease.kind, str(problem["code"])).inc()
         state, again = await self._persist(
             lambda: self._leases.fail(self.lease, problem, final=final, after_s=after), final=True
         )

@@ -71,9 +71,9 @@ class Jobs:
         return await self.database.ping()
 
     def metrics(self, registry: CollectorRegistry) -> None:
-        """Show depth and age of every pool in `registry`, and the failures that upkeep notices."""
+        """Show depth and age of every pool in `registry`, and the bad ends that this process writes."""
         self._metrics = QueueMetrics(registry)
-        self.upkeep.failures = failure_counter(registry)
+        self.database.failures = failure_counter(registry)
 
     async def submit(
         self,

@@ -11,9 +11,12 @@ WAIT_BUCKETS = (0.005, 0.02, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200)
 
 
 def failure_counter(registry: CollectorRegistry) -> Counter:
-    """Bad ends, counted where they are noticed: by the worker of the attempt, or by the upkeep."""
+    """Bad ends, one for each event `retrying` or `failed`, counted by the process that wrote it."""
     return Counter(
-        "latticework_job_failures", "Bad ends by problem code", ("kind", "code"), registry=registry
+        "latticework_job_failures",
+        "Bad ends by problem code: attempts that are repeated (retrying) and jobs that failed",
+        ("kind", "code", "outcome"),
+        registry=registry,
     )
 
 
@@ -38,7 +41,6 @@ class WorkerMetrics:
         self._attempts = Counter(
             "latticework_job_attempts", "Attempts by how they ended", ("kind", "outcome"), registry=registry
         )
-        self.problems = failure_counter(registry)
         self.running = Gauge("latticework_jobs_running_here", "Attempts this worker runs", registry=registry)
 
     def ended(self, kind: str, outcome: str, seconds: float) -> None:

@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     JSON,
@@ -31,7 +31,11 @@ from sqlalchemy.orm import DeclarativeBase
 
 from shared.database import Database, UtcDateTime, make_metadata, migrate, utc_now
 
+if TYPE_CHECKING:
+    from prometheus_client import Counter
+
 PACKAGE = "shared.jobs"
+_BAD_ENDS = "latticework_bad_ends"
 
 
 class Base(DeclarativeBase):
@@ -139,8 +143,16 @@ epochs = Table(
 )
 
 
+def note_bad_end(session: AsyncSession, kind: str, code: str, outcome: str) -> None:
+    """Have `JobDatabase.failures` count a bad end, once the transaction of `session` is committed."""
+    session.info.setdefault(_BAD_ENDS, []).append((kind, code, outcome))
+
+
 class JobDatabase(Database):
-    """The jobs database, with its clock."""
+    """The jobs database, with its clock and its count of bad ends."""
+
+    failures: Counter | None = None
+    """By kind, problem code and outcome; None where nobody asks for it."""
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         super().__init__(url, pool_size=pool_size)
@@ -158,6 +170,9 @@ class JobDatabase(Database):
         async with self._turn if self.is_sqlite else contextlib.nullcontext():
             async with super().session() as session:
                 yield session
+        if self.failures is not None:
+            for labels in session.info.get(_BAD_ENDS, ()):
+                self.failures.labels(*labels).inc()
 
     async def prepare(self) -> None:
         """Bring the tables to the newest version and compare the clocks."""

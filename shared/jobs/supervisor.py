@@ -20,7 +20,7 @@ from shared.jobs.attempt import DATABASE_DOWN, DATABASE_SECONDS, Attempt, Stop
 from shared.jobs.child_process import ChildFailedToStart, ChildOptions, ChildProcess
 from shared.jobs.handlers import Handlers, HandlerSpec
 from shared.jobs.leases import Lease, Leases
-from shared.jobs.metrics import QueueMetrics, WorkerMetrics
+from shared.jobs.metrics import QueueMetrics, WorkerMetrics, failure_counter
 from shared.jobs.settings import JobSettings
 from shared.jobs.store import JobDatabase
 from shared.jobs.tasks import end_tasks
@@ -69,7 +69,8 @@ class Supervisor:
         )
         registry = registry or CollectorRegistry()
         self._metrics, self._queue_metrics = WorkerMetrics(registry), QueueMetrics(registry)
-        self.upkeep = Upkeep(self._database, self._transport, failed_kept, self._metrics.problems)
+        self._database.failures = failure_counter(registry)
+        self.upkeep = Upkeep(self._database, self._transport, failed_kept)
         self._options = ChildOptions(settings, self._pools)
         self._stopping = asyncio.Event()
         self._hungry: deque[asyncio.Future[Lease | None]] = deque()

@@ -15,14 +15,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.jobs.problems import DependencyFailed
 from shared.jobs.schemas import JobState
-from shared.jobs.store import dependencies, events, jobs
+from shared.jobs.store import dependencies, events, jobs, note_bad_end
 from shared.jobs.transport import Announcement
 from shared.problems import Problem
 
 Guard = Sequence[ColumnElement[bool]]
 
 NO_LEASE: Mapping[str, Any] = {"lease_owner": None, "lease_expires_at": None}
-
+BAD_ENDS = frozenset({"retrying", "failed"})
+"""Events that tell of a problem: of an attempt that will be repeated, or of the job."""
 
 _IS_DEPENDENT = exists().where(dependencies.c.job_id == jobs.c.id).label("is_dependent")
 
@@ -52,6 +53,9 @@ async def move(
                 job_id=row["id"], sequence=row["event_sequence"], type=event, at=now, data=dict(data)
             )
         )
+        # Counted where it is written, so that no way to a bad end is forgotten and none counts twice.
+        if event in BAD_ENDS:
+            note_bad_end(session, row["kind"], data["problem"]["code"], event)
     return row
 
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from prometheus_client import Counter
 from sqlalchemy import delete, func, insert, select, tuple_, update
 
 from shared.jobs.leases import end_badly
@@ -20,7 +19,7 @@ from shared.jobs.schemas import JobState
 from shared.jobs.store import JobDatabase, epochs, jobs
 from shared.jobs.transitions import announcement, finish, problem_of
 from shared.jobs.transport import QUEUE_DOWN, Announcement, Transport
-from shared.problems import DeadlineExceeded, Problem
+from shared.problems import DeadlineExceeded
 from shared.telemetry import logger
 
 log = logger(__name__)
@@ -54,7 +53,6 @@ class Upkeep:
     database: JobDatabase
     transport: Transport
     failed_kept: timedelta
-    failures: Counter | None = None
     counts: UpkeepCounts = field(default_factory=UpkeepCounts)
     _epoch: str | None = None
     _round: int = 0
@@ -106,7 +104,6 @@ class Upkeep:
                     session, now, row, document, final=False, pause_s=0.0, failed_kept=self.failed_kept
                 )
             self.counts.reaped += 1
-            self._count_failure(row["kind"], problem)
             log.warning("lease expired", job_id=job_id, worker=row["lease_owner"], attempt=row["attempt"])
             await self._tell(job_id)
 
@@ -129,12 +126,7 @@ class Upkeep:
                 )
             if row is not None:
                 self.counts.overdue += 1
-                self._count_failure(row["kind"], problem)
                 await self._tell(job_id)
-
-    def _count_failure(self, kind: str, problem: Problem) -> None:
-        if self.failures is not None:
-            self.failures.labels(kind, problem.code).inc()
 
     async def expire(self) -> None:
         """Delete finished jobs whose time is over, with their events."""

@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from shared.jobs import Job, Jobs, JobSettings, JobState
+from shared.jobs.leases import Lease, Leases
+from shared.jobs.problems import HandlerError
+from shared.jobs.store import jobs as table
 from shared.jobs.supervisor import Supervisor
 from shared.jobs.testing import running_worker
+from shared.jobs.transitions import problem_of
 from shared.principal import Principal
 from tests.conftest import SECRET
 from tests.integration.jobs.kinds import HANDLERS
 
 MODULE = "tests.integration.jobs.kinds"
+KINDS = list(HANDLERS)
 
 SettingsFactory = Callable[..., JobSettings]
 
@@ -61,6 +68,37 @@ async def jobs(settings: JobSettings) -> AsyncIterator[Jobs]:
     """The queue as a service holds it."""
     async with Jobs(settings) as queue:
         yield queue
+
+
+@pytest.fixture
+async def quiet_jobs(settings: JobSettings) -> AsyncIterator[Jobs]:
+    """The queue without its background rounds: a test makes each round itself."""
+    queue = Jobs(settings)
+    await queue.database.prepare()
+    yield queue
+    await queue._transport.close()
+    await queue.database.close()
+
+
+def worker_of(jobs: Jobs, name: str = "worker_a", seconds: float = 20.0) -> Leases:
+    """The leases of a worker that exists only here."""
+    return Leases(jobs.database, name, lease_seconds=seconds, failed_kept=timedelta(days=30))
+
+
+async def take(worker: Leases, *job_ids: str) -> list[Lease]:
+    """Begin attempts."""
+    return await worker.take(job_ids, KINDS)
+
+
+async def change(jobs: Jobs, job_id: str, **values: Any) -> None:
+    """What time does, at once."""
+    async with jobs.database.session() as session:
+        await session.execute(update(table).where(table.c.id == job_id).values(**values))
+
+
+def failure(job_id: str) -> dict[str, Any]:
+    """A problem as it is kept."""
+    return problem_of(job_id, HandlerError("no luck"))
 
 
 async def submit(jobs: Jobs, principal: Principal, kind: str, /, **options: Any) -> Job:

@@ -3,60 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from shared.database import schema_drift
 from shared.idempotency import IdempotencyConflict
-from shared.jobs import Job, Jobs, JobSettings, JobState
-from shared.jobs.leases import Lease, LeaseLost, Leases, Report
-from shared.jobs.problems import HandlerError, JobFinished, JobNotFound, JobNotRetryable
+from shared.jobs import Job, Jobs, JobState
+from shared.jobs.leases import LeaseLost, Report
+from shared.jobs.problems import JobFinished, JobNotFound, JobNotRetryable
 from shared.jobs.store import jobs as table
-from shared.jobs.transitions import problem_of
 from shared.jobs.upkeep import pool_depths
 from shared.principal import Principal
 from shared.problems import Forbidden, TooManyRequests, Unprocessable
-from tests.integration.jobs.conftest import SettingsFactory, submit
-from tests.integration.jobs.kinds import HANDLERS
+from tests.integration.jobs.conftest import (
+    KINDS,
+    SettingsFactory,
+    change,
+    failure,
+    submit,
+    take,
+    worker_of,
+)
 
-KINDS = list(HANDLERS)
 ECHO = "test.echo"
 
 
 @pytest.fixture
-async def jobs(settings: JobSettings) -> AsyncIterator[Jobs]:
+async def jobs(quiet_jobs: Jobs) -> Jobs:
     """The queue without its background rounds: a test makes each round itself."""
-    queue = Jobs(settings)
-    await queue.database.prepare()
-    yield queue
-    await queue._transport.close()
-    await queue.database.close()
-
-
-def worker_of(jobs: Jobs, name: str = "worker_a", seconds: float = 20.0) -> Leases:
-    """The leases of a worker that exists only here."""
-    return Leases(jobs.database, name, lease_seconds=seconds, failed_kept=timedelta(days=30))
-
-
-async def take(worker: Leases, *job_ids: str) -> list[Lease]:
-    """Begin attempts."""
-    return await worker.take(job_ids, KINDS)
-
-
-async def change(jobs: Jobs, job_id: str, **values: Any) -> None:
-    """What time does, at once."""
-    async with jobs.database.session() as session:
-        await session.execute(update(table).where(table.c.id == job_id).values(**values))
-
-
-def failure(job_id: str) -> dict[str, Any]:
-    """A problem as it is kept."""
-    return problem_of(job_id, HandlerError("no luck"))
+    return quiet_jobs
 
 
 async def test_the_tables_are_what_the_models_say(jobs: Jobs, database_url: str) -> None:
@@ -185,8 +164,9 @@ async def test_a_worker_that_went_is_noticed_until_attempts_run_out(jobs: Jobs, 
     for number in range(3):
         await take(worker_of(jobs, f"worker_{number}", seconds=-1.0), job.id)
         await jobs.upkeep.reap()
-    counted = {"kind": ECHO, "code": "worker_lost"}
-    assert registry.get_sample_value("latticework_job_failures_total", counted) == 3
+    for outcome, times in {"retrying": 2, "failed": 1}.items():
+        counted = {"kind": ECHO, "code": "worker_lost", "outcome": outcome}
+        assert registry.get_sample_value("latticework_job_failures_total", counted) == times
     dead = await jobs.get(principal, job.id)
     assert dead.problem is not None
     assert (dead.state, dead.problem.code, dead.attempt) == (JobState.failed, "worker_lost", 3)

@@ -41,7 +41,7 @@ async def test_a_worker_counts_what_it_does(settings: JobSettings, jobs: Jobs, p
 
     assert value("job_attempts_total", kind="test.echo", outcome="succeeded") == 1
     assert value("job_attempts_total", kind="test.refuse", outcome="failed") == 1
-    assert value("job_failures_total", kind="test.refuse", code="bad_request") == 1
+    assert value("job_failures_total", kind="test.refuse", code="bad_request", outcome="failed") == 1
     assert value("job_run_seconds_count", kind="test.echo") == 1
     assert value("job_wait_seconds_count", pool="test") == 2
     assert value("jobs_running_here") == 0
