@@ -4,6 +4,10 @@ A question is read once by every program and once by every SQL writer that follo
 readings that may outvote one another. A program that ran stands for what its run gave: SQL that renders it
 otherwise has slipped or knows better, and cannot say which, so it is a reason to look again (S10) and no
 vote. Of a program that did not run the SQL speaks. A result without rows counts half (S7).
+
+A model held to a grammar translates nothing: each of its statements is a choice among the readings of the
+question, and speaks for itself whatever program it was shown. But its first program keeps to what the words
+say, and its other choices, which one small model makes alike, do not outvote that.
 """
 
 from __future__ import annotations
@@ -53,10 +57,10 @@ def direct_results(candidates: Iterable[SqlCandidate]) -> list[ResultTable]:
 
 
 def weight(
-    result: ResultTable, candidates: Iterable[SqlCandidate], programs: Sequence[PivotProgram]
+    result: ResultTable, candidates: Iterable[SqlCandidate], programs: Sequence[PivotProgram], *, held: bool
 ) -> float:
     """The weight of the result of `candidates`: programs that gave it, and SQL that no run contradicts."""
-    ran = {program.id for program in programs if program.runnable}
+    ran = {program.id for program in programs if program.runnable and not held}
     agreeing = sum(
         program.runnable and program.result is not None and results_equal(program.result, result)
         for program in programs
@@ -66,7 +70,9 @@ def weight(
     return row_weight(result) * (agreeing + len(followers) + writers.count(""))
 
 
-def result_groups(candidates: Iterable[SqlCandidate], programs: Sequence[PivotProgram]) -> list[ResultGroup]:
+def result_groups(
+    candidates: Iterable[SqlCandidate], programs: Sequence[PivotProgram], *, held: bool
+) -> list[ResultGroup]:
     """Executed candidates by equal result: most weight first, then most writers, then the lowest id."""
     found: list[list[SqlCandidate]] = []
     for candidate in candidates:
@@ -80,7 +86,7 @@ def result_groups(candidates: Iterable[SqlCandidate], programs: Sequence[PivotPr
         else:
             found.append([candidate])
     groups = [
-        ResultGroup(tuple(group), weight(group[0].result, group, programs))
+        ResultGroup(tuple(group), weight(group[0].result, group, programs, held=held))
         for group in found
         if group[0].result is not None
     ]
@@ -88,17 +94,20 @@ def result_groups(candidates: Iterable[SqlCandidate], programs: Sequence[PivotPr
 
 
 def is_outvoted(
-    candidates: Sequence[SqlCandidate], reference: Reference, programs: Sequence[PivotProgram]
+    candidates: Sequence[SqlCandidate],
+    reference: Reference,
+    programs: Sequence[PivotProgram],
 ) -> bool:
     """Whether readings of more weight than the reference's stand behind another result.
 
-    At equal weight SQL of several writers outvotes a reference that no more writers agree with.
+    At equal weight SQL of several writers outvotes a reference that no more writers agree with. Not to be
+    asked of a held model, whose free choices must not outvote the words.
     """
     untold = [item for item in candidates if not item.shown]
     matching = [item for item in untold if item.match is Match.MATCH]
-    own = (weight(reference.result, matching, programs), max(1, len(backers(matching))))
+    own = (weight(reference.result, matching, programs, held=False), max(1, len(backers(matching))))
     return any(
         (group.weight, len(backers(group.candidates))) > own
-        for group in result_groups(untold, programs)
+        for group in result_groups(untold, programs, held=False)
         if not any(item.match is Match.MATCH for item in group.candidates)
     )

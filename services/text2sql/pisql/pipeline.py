@@ -13,7 +13,7 @@ from services.text2sql.pisql.budget import BudgetMeter
 from services.text2sql.pisql.configuration import Configuration, Role, Share
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import ModelUnavailableError
-from services.text2sql.pisql.evidence import direct_results, is_outvoted
+from services.text2sql.pisql.evidence import direct_results
 from services.text2sql.pisql.objects import (
     Answer,
     Example,
@@ -299,8 +299,11 @@ class _Run:
         )
 
     async def _revote(self, briefing: Briefing, reference: Reference | None) -> Reference | None:
-        """The reference once SQL that follows no program has voted among the programs' results."""
-        if reference is None or not self._settings.reference_check:
+        """The reference once SQL that follows no program has voted.
+
+        Not of a model held to a grammar: its own choices would only outvote what the words say.
+        """
+        if reference is None or not self._settings.reference_check or self._settings.is_held(Role.SQL_WRITER):
             return reference
         again = s7_reference.choose(self._programs, direct_results(self._candidates))
         if again is None or results_equal(again.result, reference.result):
@@ -323,18 +326,20 @@ class _Run:
         doubted = False
         with self._context.timed("repair"):
             if reference is not None and self._settings.reference_check:
-                previous = reference
-                reference, doubted = await s10_repair.counter_check(
-                    self._candidates, previous, self._programs, briefing, self._context
+                mended, doubted = await s10_repair.counter_check(
+                    self._candidates, reference, self._programs, briefing, self._context
                 )
-                if reference is not previous:
-                    mended = reference.program
+                if mended is not None:
                     self._programs = [mended if item.id == mended.id else item for item in self._programs]
-                    await self._refer_to(reference, briefing)
+                    previous, reference = reference, await self._revote(briefing, reference)
+                    doubted = reference is previous
+                    if not doubted:
+                        self._context.notice(
+                            "reference_replaced", "the reference program was mended after SQL outvoted it"
+                        )
             before = {item.id: item for item in self._candidates}
-            stands = reference is not None and not is_outvoted(self._candidates, reference, self._programs)
             self._candidates = await s10_repair.repair_all(
-                self._candidates, briefing, reference if stands else None, self._context
+                self._candidates, briefing, reference, self._programs, self._context
             )
             for item in self._candidates:
                 if item != before.get(item.id):

@@ -15,7 +15,7 @@ from services.text2sql.pisql import parsing, prompts, schema_text, sql_text
 from services.text2sql.pisql.configuration import Role, Share
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import ErrorCode
-from services.text2sql.pisql.evidence import backers, result_groups
+from services.text2sql.pisql.evidence import backers, is_outvoted, result_groups
 from services.text2sql.pisql.grammar import sql_grammar
 from services.text2sql.pisql.objects import (
     Match,
@@ -194,9 +194,13 @@ async def repair_all(
     candidates: Sequence[SqlCandidate],
     briefing: Briefing,
     reference: Reference | None,
+    programs: Sequence[PivotProgram],
     context: StageContext,
 ) -> list[SqlCandidate]:
-    """Mend errors first, then add statements for mismatches with the reference, until the budget ends."""
+    """Mend errors first, then add statements for mismatches with the reference, until the budget ends.
+
+    Nothing is mended towards a reference that is outvoted.
+    """
     mended = []
     for candidate in candidates:
         if candidate.match is Match.ERROR:
@@ -206,6 +210,8 @@ async def repair_all(
         return mended
     if context.configuration.is_held(Role.SQL_FIXER):
         # Held to the readings of the question, a second try can say nothing that the first could not.
+        return mended
+    if is_outvoted(mended, reference, programs):
         return mended
     further: dict[str, SqlCandidate] = {}
     tries = 0
@@ -235,7 +241,7 @@ def dissent(
     Votes are counted by program: of the programs (and program-less writers) whose SQL ran, at least
     `share`, and at least two, must stand behind one result that is not the reference's.
     """
-    groups = result_groups(candidates, programs)
+    groups = result_groups(candidates, programs, held=False)
     everyone = {name for group in groups for name in backers(group.candidates)}
     for group in groups:
         if any(item.match is Match.MATCH for item in group.candidates):
@@ -252,16 +258,15 @@ async def counter_check(
     programs: Sequence[PivotProgram],
     briefing: Briefing,
     context: StageContext,
-) -> tuple[Reference, bool]:
-    """(reference, doubted): where SQL dissents the reference is mended once with its result as evidence.
+) -> tuple[PivotProgram | None, bool]:
+    """(mended, doubted): where SQL dissents the reference is mended once with its result as evidence.
 
-    When the mended program agrees with the SQL its result becomes the reference; otherwise the old one
-    stays, and stays doubted.
+    The mended program comes with the SQL's result, and may vote again; None leaves the reference in doubt.
     """
     share = context.configuration.counter_check_share
     group = dissent(candidates, reference, programs, share)
     if not group or group[0].result is None or context.configuration.is_held(Role.PROGRAM_FIXER):
-        return reference, False
+        return None, False
     evidence = group[0].result
     findings = (
         "Several independent SQL statements agree on another result. Look for the step that goes wrong; "
@@ -277,9 +282,8 @@ async def counter_check(
     }
     mended = await _rewritten(reference.program, findings, briefing, context, tags)
     if mended is None or mended.result is None or not results_equal(mended.result, evidence):
-        return reference, True
-    context.notice("reference_replaced", "the reference program was mended after SQL outvoted it")
-    return Reference(mended, mended.result, reference.support, (mended.id,)), False
+        return None, True
+    return mended, True
 
 
 def note_unmatched(candidates: Sequence[SqlCandidate], context: StageContext) -> None:

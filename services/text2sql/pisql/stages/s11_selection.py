@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.text2sql.pisql.configuration import Selection, TimingSettings
+from services.text2sql.pisql.configuration import Role, Selection, TimingSettings
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import SqlFailedError, SqlRejectedError
 from services.text2sql.pisql.evidence import backers, is_outvoted, result_groups
@@ -39,15 +39,19 @@ def _votes(candidates: Sequence[SqlCandidate]) -> int:
     return sum(candidate.votes for candidate in candidates)
 
 
-def is_independent(executed: Sequence[SqlCandidate], reference: Reference) -> bool:
+def is_independent(
+    executed: Sequence[SqlCandidate], reference: Reference, programs: Sequence[PivotProgram]
+) -> bool:
     """Whether more than a program and its own translation stand behind the reference's result.
 
-    Two agreeing programs do that outweigh all others, and so does SQL that follows no program of the
-    reference, unless a repair has shown it the reference's result.
+    Two agreeing programs do that outweigh all others, and so does SQL that follows no program, or one that
+    did not run, unless a repair has shown it the reference's result. SQL that contradicts the run of its
+    own program does not.
     """
+    ran = {program.id for program in programs if program.runnable}
     sources = backers([item for item in executed if item.match is Match.MATCH])
     agreed = len(reference.members) > 1 and reference.support > 0.5
-    return agreed or any(name not in reference.members for name in sources)
+    return agreed or bool(sources - ran)
 
 
 async def time_candidates(candidates: Sequence[SqlCandidate], context: StageContext) -> list[SqlCandidate]:
@@ -123,7 +127,8 @@ async def select(
     grammar whether any reading left open gives other rows; it is None of other models.
     """
     executed = [candidate for candidate in candidates if candidate.result is not None]
-    outvoted = reference is not None and is_outvoted(executed, reference, programs)
+    held = context.configuration.is_held(Role.SQL_WRITER)
+    outvoted = reference is not None and not held and is_outvoted(executed, reference, programs)
     if outvoted:
         executed = [candidate for candidate in executed if not candidate.shown]
     matching = [candidate for candidate in executed if candidate.match is Match.MATCH]
@@ -131,12 +136,12 @@ async def select(
         timed = await _timed(matching, context)
         chosen = _pick(timed, context)
         checked = reference.program.status in (ProgramStatus.OK, ProgramStatus.EMPTY)
-        independent = is_independent(executed, reference) if contested is None else not contested
+        independent = is_independent(executed, reference, programs) if contested is None else not contested
         sound = checked and (independent or not context.configuration.independent_evidence)
         verdict = Verdict.VERIFIED if sound and not doubted else Verdict.MAJORITY
         return Choice(chosen, verdict, _votes(matching) / _votes(executed)), _merge(candidates, timed)
     if executed:
-        group = result_groups(executed, programs)[0].candidates
+        group = result_groups(executed, programs, held=held)[0].candidates
         timed = await _timed(group, context)
         ratio = _votes(group) / _votes(executed)
         alone = _votes(group) < 2

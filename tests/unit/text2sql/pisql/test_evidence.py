@@ -56,7 +56,7 @@ PROGRAMS = [ran("p", ONE), ran("q", ONE), ran("r", TWO), ran("broken", None)]
     ],
 )
 def test_weight(result: ResultTable, candidates: list[SqlCandidate], expected: float) -> None:
-    assert evidence.weight(result, candidates, PROGRAMS) == expected
+    assert evidence.weight(result, candidates, PROGRAMS, held=False) == expected
 
 
 def test_groups_by_weight_then_writers_then_id() -> None:
@@ -67,7 +67,7 @@ def test_groups_by_weight_then_writers_then_id() -> None:
         gave("d", table((8,)), "p", "q"),
         gave("e", None, "p"),
     ]
-    groups = evidence.result_groups(candidates, PROGRAMS)
+    groups = evidence.result_groups(candidates, PROGRAMS, held=False)
     assert [(group.candidates[0].id, group.weight, group.votes) for group in groups] == [
         ("c", 2, 1),
         ("b", 1, 1),
@@ -107,3 +107,9 @@ def test_what_outvotes_a_reference(
     first = programs[0]
     assert first.result is not None
     assert evidence.is_outvoted(candidates, reference(first.id, first.result), programs) is outvoted
+
+
+def test_a_held_model_speaks_for_itself_in_every_statement() -> None:
+    candidates = [gave("1", ONE, "r"), gave("2", TWO, "p"), gave("3", TWO)]
+    assert evidence.weight(ONE, candidates[:1], PROGRAMS, held=True) == 3
+    assert evidence.weight(TWO, candidates[1:], PROGRAMS, held=True) == 3

@@ -460,6 +460,8 @@ SHOWN = Repair(Match.VALUES, "", "SELECT 2", "SELECT 1", 1)
         (("code-1",), 0.5, [candidate("code-1"), candidate("")], True),
         (("code-1",), 1.0, [candidate("code-1"), candidate("", match=Match.VALUES)], False),
         (("code-1",), 1.0, [candidate("", SHOWN)], False),
+        (("code-1",), 0.5, [candidate("code-1"), candidate("code-2")], False),
+        (("code-1",), 0.5, [candidate("code-1"), candidate("broken")], True),
     ],
 )
 def test_what_counts_as_independent_evidence(
@@ -468,7 +470,8 @@ def test_what_counts_as_independent_evidence(
     program = made("code-1", ((1,),))
     assert program.result is not None
     reference = Reference(program, program.result, support, members)
-    assert s11_selection.is_independent(candidates, reference) is independent
+    programs = [program, made("code-2", ((2,),)), made("broken", (), status=ProgramStatus.ERROR, result=None)]
+    assert s11_selection.is_independent(candidates, reference, programs) is independent
 
 
 @pytest.mark.parametrize(
