@@ -6,7 +6,8 @@ guard, by the end of the socket, or when no word of a renewed lease comes.
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import gc
 import inspect
 import os
 import queue
@@ -16,32 +17,24 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
-
-import structlog
-from opentelemetry import context as trace_context
-from opentelemetry import propagate
 
 from shared import telemetry
 from shared.identity import Principal
 from shared.jobs.context import Interrupted, JobContext, Surroundings
 from shared.jobs.frames import Channel, FrameTooLarge, Message, encode
-from shared.jobs.guard import stand_guard
 from shared.jobs.handlers import HandlerSpec, load_handlers
 from shared.jobs.problems import HandlerError, MemoryLimitExceeded, ResultInvalid, worth_retrying
 from shared.problems import Problem
-
-log = telemetry.logger(__name__)
 
 REPORT_SECONDS = 0.05
 FLUSH_SECONDS = 0.25
 RESULT_BYTES = 1 << 20
 DETAIL_LENGTH = 1000
-OOM_SCORE = 500
+LAST_WORDS_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +141,7 @@ class JobProcess:
         while True:
             time.sleep(FLUSH_SECONDS)
             if time.monotonic() > self._alive_until:
-                log.error("no word of a renewed lease; the worker is frozen or gone")
-                _die()
+                _die_with_a_word("no word of a renewed lease; the worker is frozen or gone")
             if self._line is not None:
                 self._line.flush()
 
@@ -170,14 +162,27 @@ class JobProcess:
             _line=line,
             _surroundings=self._surroundings,
         )
-        token = trace_context.attach(propagate.extract(message["trace"]))
         names = {"job_id": job.id, "kind": job.kind, "attempt": job.attempt, "tenant": job.tenant}
         try:
-            with structlog.contextvars.bound_contextvars(**names):
+            with _traced(message["trace"]), telemetry.bound(**names):
                 return outcome_of(spec, job)
         finally:
             line.flush()
-            trace_context.detach(token)
+
+
+@contextlib.contextmanager
+def _traced(carrier: Mapping[str, str]) -> Iterator[None]:
+    """Within, spans belong to the trace of the worker's span; nothing is loaded where there is none."""
+    if not carrier:
+        yield
+        return
+    from opentelemetry import context, propagate
+
+    token = context.attach(propagate.extract(carrier))
+    try:
+        yield
+    finally:
+        context.detach(token)
 
 
 def outcome_of(spec: HandlerSpec, job: JobContext) -> Message:
@@ -196,7 +201,7 @@ def outcome_of(spec: HandlerSpec, job: JobContext) -> Message:
     except SystemExit as error:
         problem = HandlerError(f"The handler called sys.exit({error.code!r}).")
     except Exception as error:
-        log.exception("the handler raised")
+        _log_exception()
         problem = HandlerError(_sentence(error))
     after = problem.headers.get("Retry-After", "")
     return {
@@ -217,6 +222,7 @@ def call(spec: HandlerSpec, job: JobContext) -> dict[str, Any]:
     """
     returned: Any = spec.function()(job)
     if inspect.isawaitable(returned):
+        import asyncio
 
         async def wait() -> Any:
             return await returned
@@ -235,6 +241,13 @@ def call(spec: HandlerSpec, job: JobContext) -> dict[str, Any]:
             "put large results into the artifact store and return their sha256."
         )
     return dict(result)
+
+
+def _log_exception() -> None:
+    """Log the exception being handled."""
+    # The logger is loaded only now, and the handler may have left too little memory or no file for that.
+    with contextlib.suppress(Exception):
+        telemetry.logger(__name__).exception("the handler raised")
 
 
 def _sentence(error: Exception) -> str:
@@ -260,29 +273,28 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _settle_in() -> None:
-    """Go first when memory runs out, leave signals to the worker."""
+def _die_with_a_word(sentence: str) -> None:
+    """Say why and end this process, within a second even where nothing can be said any more."""
     try:
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
-    except OSError as error:
-        log.debug("cannot set the OOM score", error=str(error))
-    # A handler, not SIG_IGN: programs that the job starts must not inherit deafness.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        say = threading.Thread(target=lambda: telemetry.logger(__name__).error(sentence), daemon=True)
+        say.start()
+        say.join(LAST_WORDS_SECONDS)
+    finally:
+        _die()
 
 
-def main() -> None:
-    descriptor, parent = int(sys.argv[1]), int(sys.argv[2])
-    stand_guard(parent, descriptor)
-    _settle_in()
+def serve(descriptor: int) -> None:
+    """Run jobs for the worker at the other end of the socket `descriptor`, until it says enough."""
     os.set_inheritable(descriptor, False)
     channel = Channel(socket.socket(fileno=descriptor))
     init = channel.receive()
     if init is None:
         return
-    telemetry.configure("worker", LogOptions(**init["telemetry"]))
-    JobProcess(channel, init).run()
-
-
-if __name__ == "__main__":
-    main()
+    telemetry.configure_when_used("worker", LogOptions(**init["telemetry"]))
+    process = JobProcess(channel, init)
+    if "structlog" in sys.modules:
+        telemetry.configure_now()
+    # What has been loaded stays: no collection need look at it again.
+    gc.freeze()
+    gc.enable()
+    process.run()

@@ -72,7 +72,7 @@ class ChildProcess:
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-X", "faulthandler", "-m", "shared.jobs.child"),
+                *("-X", "faulthandler", "-m", "shared.jobs.launch"),
                 *(str(theirs.fileno()), str(os.getpid())),
                 pass_fds=(theirs.fileno(),),
                 stdin=asyncio.subprocess.DEVNULL,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
+
+if TYPE_CHECKING:
+    import asyncio
 
 _LENGTH = struct.Struct("!I")
 FRAME_LIMIT = 8 << 20
@@ -45,7 +47,7 @@ async def read(reader: asyncio.StreamReader) -> Message | None:
         if length > FRAME_LIMIT:
             raise FrameTooLarge(f"a message of {length} bytes")
         message: Message = orjson.loads(await reader.readexactly(length))
-    except (asyncio.IncompleteReadError, ConnectionError):
+    except (EOFError, ConnectionError):  # asyncio's IncompleteReadError is an EOFError
         return None
     return message
 

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from shared.problems import FieldError, Unprocessable
-from shared.settings import ConfigurationError
 
 if TYPE_CHECKING:
     from shared.jobs.context import JobContext
@@ -131,11 +130,18 @@ def load_handlers(modules: Iterable[str] | None = None) -> dict[str, HandlerSpec
         try:
             declared = importlib.import_module(module).HANDLERS
         except ImportError as error:
-            raise ConfigurationError(f"The jobs module {module} cannot be imported: {error}.") from error
+            raise _wrong(f"The jobs module {module} cannot be imported: {error}.") from error
         except AttributeError:
-            raise ConfigurationError(f"The jobs module {module} has no HANDLERS.") from None
+            raise _wrong(f"The jobs module {module} has no HANDLERS.") from None
         for kind, spec in declared.items():
             if kind in handlers:
-                raise ConfigurationError(f"The kind {kind} is declared twice, the second time in {module}.")
+                raise _wrong(f"The kind {kind} is declared twice, the second time in {module}.")
             handlers[kind] = spec
     return handlers
+
+
+def _wrong(sentence: str) -> Exception:
+    # Loaded here: the process of a job reads no settings, and they take as long to load as its handlers.
+    from shared.settings import ConfigurationError
+
+    return ConfigurationError(sentence)

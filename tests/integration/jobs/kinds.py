@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -144,6 +146,18 @@ def leave_orphans(job: JobContext) -> dict[str, int]:
     return {"pid": start_below().pid}
 
 
+def log(job: JobContext) -> None:
+    """Write to the log in the ways there are, also from a thread, then fail."""
+    logging.getLogger("plain").warning("at redis://:hunter2@host")
+    from shared.telemetry import logger
+
+    logger("ours").info("it happened", password="hunter2")
+    thread = threading.Thread(target=lambda: logging.getLogger("plain").error("from a thread"))
+    thread.start()
+    thread.join()
+    raise KeyError("unknown")
+
+
 def _spec(run: Any, **options: Any) -> HandlerSpec:
     defaults: dict[str, Any] = {"backoff_s": 0.05, "timeout_s": 60.0, "memory_limit_bytes": 300 << 20}
     return HandlerSpec(run=run, pool="test", parameters=Anything, scope="sql", **{**defaults, **options})
@@ -169,5 +183,6 @@ HANDLERS = {
     "test.list_result": _spec(list_result),
     "test.huge_result": _spec(huge_result),
     "test.orphans": _spec(leave_orphans),
+    "test.log": _spec(log, max_attempts=1),
     "test.lazy": _spec("tests.integration.jobs.kinds:echo"),
 }

@@ -25,5 +25,5 @@ def objects_of(*scopes: str) -> int:
 
 
 def test_a_statement_of_ten_pieces_leaves_little_to_collect() -> None:
-    # 811 with SQLAlchemy 2.0; with every column in each piece 6,122, and a full collection every 17 lists.
+    # 811 with SQLAlchemy 2.1; with every column in each piece 6,122, and a full collection every 17 lists.
     assert objects_of("sql", "vision") < 2000

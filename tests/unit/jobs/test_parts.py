@@ -50,11 +50,22 @@ def test_every_exported_name_is_there() -> None:
         _ = shared.jobs.nothing
 
 
-def test_the_process_of_a_job_loads_no_server_and_no_database() -> None:
-    code = (
-        "import sys, shared.jobs.child; unwanted = {'fastapi', 'sqlalchemy', 'redis', 'alembic', 'httpx'};"
-        "print(sorted(unwanted & sys.modules.keys()))"
-    )
+UNWANTED = {
+    *("fastapi", "sqlalchemy", "redis", "alembic", "httpx", "pydantic_settings", "psutil", "uvloop"),
+    *("structlog", "rich", "opentelemetry", "asyncio"),
+}
+"""What the process of a job has no use for, or uses only in some jobs."""
+
+
+@pytest.mark.parametrize(
+    ("imports", "unwanted"),
+    [
+        ("shared.jobs.launch", UNWANTED | {"pydantic", "orjson", "shared.jobs.child"}),
+        ("shared.jobs.child, shared.jobs.diagnostics", UNWANTED),
+    ],
+)
+def test_the_process_of_a_job_loads_only_what_it_needs(imports: str, unwanted: set[str]) -> None:
+    code = f"import sys, {imports}; print(sorted({unwanted!r} & sys.modules.keys()))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert loaded.stdout.strip() == "[]"
 
