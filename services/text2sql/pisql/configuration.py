@@ -169,11 +169,11 @@ class TimingSettings:
 class Configuration:
     """One way to answer a question. `models` maps a role to a model alias.
 
-    With `independent_evidence` a match counts as `verified` only when two programs agree that outweigh all
-    others, or when SQL that follows none of the reference's programs gives the same rows; SQL that merely
-    translates the program it is compared with leaves the verdict at `majority`. A model held to a grammar
-    chooses among few readings and meets itself by chance: of it, every reading left open must give the same
-    rows.
+    With `independent_evidence` a match counts as `verified` only when at least two readings of the question
+    (programs that ran, SQL that follows none) gave the reference's rows, and `verified_share` of all of them;
+    SQL that merely translates the program it is compared with leaves the verdict at `majority`. A model held
+    to a grammar chooses among few readings and meets itself by chance: of it, every reading left open must
+    give the same rows.
     """
 
     profile: Profile = Profile.STANDARD
@@ -215,6 +215,7 @@ class Configuration:
     mismatch_repairs_per_question: int = 4
     counter_check_share: float = 2 / 3
     independent_evidence: bool = True
+    verified_share: float = 2 / 3
     selection: Selection = Selection.TIMED
     explain: bool = False
     today: str = "2025-01-01"

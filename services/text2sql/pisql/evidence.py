@@ -1,9 +1,10 @@
 """Who stands behind a result: the accounting that S7, S10 and S11 share.
 
-A question is read once by every program and once by every SQL writer that followed none; these are the
-readings that may outvote one another. A program that ran stands for what its run gave: SQL that renders it
-otherwise has slipped or knows better, and cannot say which, so it is a reason to look again (S10) and no
-vote. Of a program that did not run the SQL speaks. A result without rows counts half (S7).
+A question is read once by every program and once by every SQL writer that followed none; these readings
+may outvote one another. A program that ran stands for what its run gave: SQL that renders it otherwise has
+slipped or knows better, and cannot say which, so it is a reason to look again (S10) and no vote. Of a
+program that did not run the SQL speaks. SQL written after a repair showed it the reference's result says
+nothing. A result without rows counts half (S7).
 
 A model held to a grammar translates nothing: each of its statements is a choice among the readings of the
 question, and speaks for itself whatever program it was shown. But its first program keeps to what the words
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from services.text2sql.pisql.objects import Match, PivotProgram, Reference, ResultTable, SqlCandidate
-from services.text2sql.pisql.results import results_equal
+from services.text2sql.pisql.results import results_equal, valid_cut
 
 EMPTY_WEIGHT = 0.5
 
@@ -34,69 +35,86 @@ class ResultGroup:
         return sum(candidate.votes for candidate in self.candidates)
 
 
-def row_weight(result: ResultTable) -> float:
-    """How much one reading that gives the result counts."""
-    return 1.0 if result.row_count else EMPTY_WEIGHT
-
-
-def _writers(candidates: Iterable[SqlCandidate]) -> list[str]:
-    """The program each writer followed, `` for none; only of writers untold of the reference by a repair."""
-    return [name for item in candidates if not item.shown for name in (item.program_id, *item.also_from)]
+def writers(candidate: SqlCandidate) -> tuple[str, ...]:
+    """The program each writer of a statement followed, `` for none."""
+    return (candidate.program_id, *candidate.also_from)
 
 
 def backers(candidates: Iterable[SqlCandidate]) -> set[str]:
     """Programs (and `` for writers without one) whose SQL these are, untold by a repair."""
-    return set(_writers(candidates))
+    return {name for item in candidates if not item.shown for name in writers(item)}
 
 
 def direct_results(candidates: Iterable[SqlCandidate]) -> list[ResultTable]:
     """What SQL that follows no program gave, once each writer."""
     return [
-        item.result for item in candidates if item.result is not None for name in _writers([item]) if not name
+        item.result
+        for item in candidates
+        if item.result is not None and not item.shown
+        for name in writers(item)
+        if not name
     ]
 
 
-def weight(
-    result: ResultTable, candidates: Iterable[SqlCandidate], programs: Sequence[PivotProgram], *, held: bool
-) -> float:
-    """The weight of the result of `candidates`: programs that gave it, and SQL that no run contradicts."""
-    ran = {program.id for program in programs if program.runnable and not held}
-    agreeing = sum(
-        program.runnable and program.result is not None and results_equal(program.result, result)
-        for program in programs
-    )
-    writers = _writers(candidates)
-    followers = {name for name in writers if name and name not in ran}
-    return row_weight(result) * (agreeing + len(followers) + writers.count(""))
+def readings(
+    candidates: Iterable[SqlCandidate], programs: Sequence[PivotProgram], *, held: bool = False
+) -> list[ResultTable]:
+    """What every reading of the question gave; `held` tells of a model held to a grammar."""
+    found = [item.result for item in programs if item.runnable and item.result is not None]
+    heard = {item.id for item in programs if item.runnable and not held}
+    for candidate in candidates:
+        if candidate.result is None or candidate.shown:
+            continue
+        for name in writers(candidate):
+            if name not in heard:
+                found.append(candidate.result)
+            if name and not held:
+                heard.add(name)
+    return found
+
+
+def row_weight(result: ResultTable) -> float:
+    """How much one reading that gives the result counts."""
+    return 1.0 if result.row_count else EMPTY_WEIGHT
+
+
+def agreeing(result: ResultTable, found: Iterable[ResultTable]) -> list[ResultTable]:
+    """The results that equal `result`, or cut its ties otherwise."""
+    return [other for other in found if results_equal(result, other) or valid_cut(result, other.rows)]
+
+
+def weight(found: Iterable[ResultTable]) -> float:
+    """The weight of some readings together."""
+    return sum(map(row_weight, found))
 
 
 def result_groups(
-    candidates: Iterable[SqlCandidate], programs: Sequence[PivotProgram], *, held: bool
+    candidates: Iterable[SqlCandidate], programs: Sequence[PivotProgram], *, held: bool = False
 ) -> list[ResultGroup]:
     """Executed candidates by equal result: most weight first, then most writers, then the lowest id."""
-    found: list[list[SqlCandidate]] = []
+    candidates = list(candidates)
+    groups: list[list[SqlCandidate]] = []
     for candidate in candidates:
         if candidate.result is None:
             continue
-        for group in found:
+        for group in groups:
             other = group[0].result
             if other is not None and results_equal(other, candidate.result):
                 group.append(candidate)
                 break
         else:
-            found.append([candidate])
-    groups = [
-        ResultGroup(tuple(group), weight(group[0].result, group, programs, held=held))
-        for group in found
+            groups.append([candidate])
+    read = readings(candidates, programs, held=held)
+    weighed = [
+        ResultGroup(tuple(group), weight(agreeing(group[0].result, read)))
+        for group in groups
         if group[0].result is not None
     ]
-    return sorted(groups, key=lambda group: (-group.weight, -group.votes, group.candidates[0].id))
+    return sorted(weighed, key=lambda group: (-group.weight, -group.votes, group.candidates[0].id))
 
 
 def is_outvoted(
-    candidates: Sequence[SqlCandidate],
-    reference: Reference,
-    programs: Sequence[PivotProgram],
+    candidates: Sequence[SqlCandidate], reference: Reference, programs: Sequence[PivotProgram]
 ) -> bool:
     """Whether readings of more weight than the reference's stand behind another result.
 
@@ -105,9 +123,22 @@ def is_outvoted(
     """
     untold = [item for item in candidates if not item.shown]
     matching = [item for item in untold if item.match is Match.MATCH]
-    own = (weight(reference.result, matching, programs, held=False), max(1, len(backers(matching))))
+    behind = agreeing(reference.result, readings(untold, programs))
+    own = (weight(behind), max(1, len(backers(matching))))
     return any(
         (group.weight, len(backers(group.candidates))) > own
-        for group in result_groups(untold, programs, held=False)
+        for group in result_groups(untold, programs)
         if not any(item.match is Match.MATCH for item in group.candidates)
     )
+
+
+def is_confirmed(
+    candidates: Sequence[SqlCandidate],
+    reference: Reference,
+    programs: Sequence[PivotProgram],
+    share: float,
+) -> bool:
+    """Whether two readings at least, and `share` of the weight of all, gave the reference's result."""
+    found = readings(candidates, programs)
+    behind = agreeing(reference.result, found)
+    return len(behind) >= 2 and weight(behind) >= share * weight(found)

@@ -241,7 +241,7 @@ def dissent(
     Votes are counted by program: of the programs (and program-less writers) whose SQL ran, at least
     `share`, and at least two, must stand behind one result that is not the reference's.
     """
-    groups = result_groups(candidates, programs, held=False)
+    groups = result_groups(candidates, programs)
     everyone = {name for group in groups for name in backers(group.candidates)}
     for group in groups:
         if any(item.match is Match.MATCH for item in group.candidates):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from services.text2sql.pisql.configuration import Role, Selection, TimingSettings
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import SqlFailedError, SqlRejectedError
-from services.text2sql.pisql.evidence import backers, is_outvoted, result_groups
+from services.text2sql.pisql.evidence import is_confirmed, is_outvoted, result_groups
 from services.text2sql.pisql.objects import (
     Match,
     PivotProgram,
@@ -37,21 +37,6 @@ class Choice:
 
 def _votes(candidates: Sequence[SqlCandidate]) -> int:
     return sum(candidate.votes for candidate in candidates)
-
-
-def is_independent(
-    executed: Sequence[SqlCandidate], reference: Reference, programs: Sequence[PivotProgram]
-) -> bool:
-    """Whether more than a program and its own translation stand behind the reference's result.
-
-    Two agreeing programs do that outweigh all others, and so does SQL that follows no program, or one that
-    did not run, unless a repair has shown it the reference's result. SQL that contradicts the run of its
-    own program does not.
-    """
-    ran = {program.id for program in programs if program.runnable}
-    sources = backers([item for item in executed if item.match is Match.MATCH])
-    agreed = len(reference.members) > 1 and reference.support > 0.5
-    return agreed or bool(sources - ran)
 
 
 async def time_candidates(candidates: Sequence[SqlCandidate], context: StageContext) -> list[SqlCandidate]:
@@ -136,9 +121,8 @@ async def select(
         timed = await _timed(matching, context)
         chosen = _pick(timed, context)
         checked = reference.program.status in (ProgramStatus.OK, ProgramStatus.EMPTY)
-        independent = is_independent(executed, reference, programs) if contested is None else not contested
-        sound = checked and (independent or not context.configuration.independent_evidence)
-        verdict = Verdict.VERIFIED if sound and not doubted else Verdict.MAJORITY
+        sound = checked and not doubted and _is_confirmed(executed, reference, programs, context, contested)
+        verdict = Verdict.VERIFIED if sound else Verdict.MAJORITY
         return Choice(chosen, verdict, _votes(matching) / _votes(executed)), _merge(candidates, timed)
     if executed:
         group = result_groups(executed, programs, held=held)[0].candidates
@@ -150,6 +134,22 @@ async def select(
     written = [candidate for candidate in candidates if candidate.sql]
     best = min(written, key=lambda item: (len(item.repairs), item.id), default=None)
     return Choice(best, Verdict.UNVERIFIED), list(candidates)
+
+
+def _is_confirmed(
+    executed: Sequence[SqlCandidate],
+    reference: Reference,
+    programs: Sequence[PivotProgram],
+    context: StageContext,
+    contested: bool | None,
+) -> bool:
+    """Whether more than a program and its own translation stand behind the reference's result."""
+    settings = context.configuration
+    if not settings.independent_evidence:
+        return True
+    if contested is not None:
+        return not contested
+    return is_confirmed(executed, reference, programs, settings.verified_share)
 
 
 async def _timed(candidates: Sequence[SqlCandidate], context: StageContext) -> list[SqlCandidate]:

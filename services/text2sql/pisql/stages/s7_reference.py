@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.text2sql.pisql.evidence import row_weight
+from services.text2sql.pisql import evidence
 from services.text2sql.pisql.objects import (
     PivotProgram,
     ProgramStatus,
@@ -24,7 +24,7 @@ def weight(program: PivotProgram) -> float:
     """How much a program's vote counts."""
     if not program.runnable or program.result is None:
         return 0.0
-    return row_weight(program.result)
+    return evidence.row_weight(program.result)
 
 
 def group_programs(programs: Sequence[PivotProgram]) -> list[list[PivotProgram]]:
@@ -50,9 +50,8 @@ def _rank(
     """Sort key of a group; the least is the best."""
     result = group[0].result
     assert result is not None
-    agreeing = sum(results_equal(result, other) for other in readings)
     return (
-        -sum(map(weight, group)) - agreeing * row_weight(result),
+        -sum(map(weight, group)) - evidence.weight(evidence.agreeing(result, readings)),
         -len({program.style for program in group}),
         min(program.repairs for program in group),
         int(all(program.status is ProgramStatus.EMPTY for program in group)),

@@ -46,6 +46,7 @@ PROGRAMS = [ran("p", ONE), ran("q", ONE), ran("r", TWO), ran("broken", None)]
         (ONE, [gave("1", ONE, "p")], 2),
         (ONE, [gave("1", ONE, "p"), gave("2", ONE)], 3),
         (ONE, [gave("1", ONE, "", "", "")], 5),
+        (ONE, [gave("1", ONE, "broken", "broken"), gave("2", ONE, "broken")], 3),
         # r ran and gave another result; what was written after it has slipped, or knows better.
         (ONE, [gave("1", ONE, "r")], 2),
         (TWO, [gave("1", TWO, "p", "q")], 1),
@@ -56,7 +57,8 @@ PROGRAMS = [ran("p", ONE), ran("q", ONE), ran("r", TWO), ran("broken", None)]
     ],
 )
 def test_weight(result: ResultTable, candidates: list[SqlCandidate], expected: float) -> None:
-    assert evidence.weight(result, candidates, PROGRAMS, held=False) == expected
+    found = evidence.readings(candidates, PROGRAMS)
+    assert evidence.weight(evidence.agreeing(result, found)) == expected
 
 
 def test_groups_by_weight_then_writers_then_id() -> None:
@@ -67,7 +69,7 @@ def test_groups_by_weight_then_writers_then_id() -> None:
         gave("d", table((8,)), "p", "q"),
         gave("e", None, "p"),
     ]
-    groups = evidence.result_groups(candidates, PROGRAMS, held=False)
+    groups = evidence.result_groups(candidates, PROGRAMS)
     assert [(group.candidates[0].id, group.weight, group.votes) for group in groups] == [
         ("c", 2, 1),
         ("b", 1, 1),
@@ -109,7 +111,40 @@ def test_what_outvotes_a_reference(
     assert evidence.is_outvoted(candidates, reference(first.id, first.result), programs) is outvoted
 
 
+@pytest.mark.parametrize(
+    ("programs", "candidates", "confirmed"),
+    [
+        # Alone, or with its own translation only, a program confirms nothing.
+        ([ran("p", ONE)], [], False),
+        ([ran("p", ONE)], [gave("1", ONE, "p")], False),
+        ([ran("p", ONE)], [gave("1", ONE)], True),
+        ([ran("p", ONE)], [told(gave("1", ONE))], False),
+        ([ran("p", ONE)], [gave("1", ONE, "x")], True),
+        ([ran("p", ONE), ran("q", ONE)], [], True),
+        ([ran("p", ONE), ran("q", ONE)], [gave("1", TWO)], True),
+        # Another program's SQL says what its own run does not.
+        ([ran("p", ONE), ran("r", TWO)], [gave("1", ONE, "r")], False),
+        ([ran("p", ONE), ran("q", ONE), ran("r", TWO)], [gave("1", TWO)], False),
+        ([ran("p", ONE), ran("q", ONE), ran("r", TWO)], [gave("1", ONE)], True),
+        ([ran("p", NONE), ran("q", NONE), ran("r", TWO)], [], False),
+    ],
+)
+def test_two_thirds_of_the_readings_confirm(
+    programs: list[PivotProgram], candidates: list[SqlCandidate], confirmed: bool
+) -> None:
+    first = programs[0]
+    assert first.result is not None
+    found = evidence.is_confirmed(candidates, reference(first.id, first.result), programs, 2 / 3)
+    assert found is confirmed
+
+
+def test_other_cuts_of_a_tie_agree() -> None:
+    tied = dataclasses.replace(ONE, ties=((1,), (2,)))
+    assert evidence.agreeing(tied, [ONE, TWO, table((3,))]) == [ONE, TWO]
+    assert evidence.agreeing(ONE, [ONE, TWO]) == [ONE]
+
+
 def test_a_held_model_speaks_for_itself_in_every_statement() -> None:
     candidates = [gave("1", ONE, "r"), gave("2", TWO, "p"), gave("3", TWO)]
-    assert evidence.weight(ONE, candidates[:1], PROGRAMS, held=True) == 3
-    assert evidence.weight(TWO, candidates[1:], PROGRAMS, held=True) == 3
+    found = evidence.readings(candidates, PROGRAMS, held=True)
+    assert [evidence.weight(evidence.agreeing(result, found)) for result in (ONE, TWO)] == [3, 3]

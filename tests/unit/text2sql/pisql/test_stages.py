@@ -41,16 +41,13 @@ from services.text2sql.pisql.objects import (
     Column,
     Example,
     ForeignKey,
-    Match,
     MatchKind,
     PivotProgram,
     ProgramStatus,
     ProgramStyle,
     Question,
     Reference,
-    Repair,
     SchemaView,
-    SqlCandidate,
     Strategy,
     Table,
     ValueHit,
@@ -66,7 +63,6 @@ from services.text2sql.pisql.stages import (
     s4_examples,
     s7_reference,
     s9_checking,
-    s11_selection,
 )
 from services.text2sql.pisql.stages.s1_catalogue import Semantics, build, fingerprint, profile, restrict
 from services.text2sql.pisql.stages.s2_values import MinHasher, ValueIndex, heuristic_keywords, three_grams
@@ -442,36 +438,6 @@ def test_calls_made_together_are_waited_for_once() -> None:
         return context
 
     assert 45 <= asyncio.run(ask_three()).timings_ms["model"] < 140
-
-
-def candidate(program: str, *repairs: Repair, match: Match = Match.MATCH) -> SqlCandidate:
-    return SqlCandidate("sql-1", Strategy.FOLLOW_CODE, "", "SELECT 1", program, match=match, repairs=repairs)
-
-
-SHOWN = Repair(Match.VALUES, "", "SELECT 2", "SELECT 1", 1)
-
-
-@pytest.mark.parametrize(
-    ("members", "support", "candidates", "independent"),
-    [
-        (("code-1",), 1.0, [candidate("code-1")], False),
-        (("code-1", "code-2"), 0.6, [candidate("code-1")], True),
-        (("code-1", "code-2"), 0.5, [candidate("code-1")], False),
-        (("code-1",), 0.5, [candidate("code-1"), candidate("")], True),
-        (("code-1",), 1.0, [candidate("code-1"), candidate("", match=Match.VALUES)], False),
-        (("code-1",), 1.0, [candidate("", SHOWN)], False),
-        (("code-1",), 0.5, [candidate("code-1"), candidate("code-2")], False),
-        (("code-1",), 0.5, [candidate("code-1"), candidate("broken")], True),
-    ],
-)
-def test_what_counts_as_independent_evidence(
-    members: tuple[str, ...], support: float, candidates: list[SqlCandidate], independent: bool
-) -> None:
-    program = made("code-1", ((1,),))
-    assert program.result is not None
-    reference = Reference(program, program.result, support, members)
-    programs = [program, made("code-2", ((2,),)), made("broken", (), status=ProgramStatus.ERROR, result=None)]
-    assert s11_selection.is_independent(candidates, reference, programs) is independent
 
 
 @pytest.mark.parametrize(
