@@ -346,6 +346,11 @@ class _Run:
                     self._emit_candidate(item)
         if reference is not None:
             s10_repair.note_unmatched(self._candidates, self._context)
+        if doubted:
+            self._context.notice(
+                "reference_doubted",
+                "most SQL gives other rows than the reference program, which stood by its own",
+            )
         return reference, doubted
 
 

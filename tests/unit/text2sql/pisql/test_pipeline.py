@@ -233,6 +233,7 @@ def test_a_doubt_that_is_not_cleared_is_not_verified(engine: ShopEngine) -> None
     # The followers of code-1 alone gave the programs' rows; both programs outweigh the one direct reading.
     given = ask(chat, engine, programs)
     assert (given.verdict, given.sql) == (Verdict.MAJORITY, "SELECT country FROM customer")
+    assert "reference_doubted" in {notice.code for notice in given.warnings}
     unasked = Configuration().with_changes(counter_check_share=NEVER)
     assert ask(chat, engine, programs, unasked).verdict is Verdict.VERIFIED
 
