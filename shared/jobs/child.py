@@ -19,8 +19,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+
+import orjson
 
 from shared import telemetry
 from shared.identity import Principal
@@ -34,7 +36,7 @@ REPORT_SECONDS = 0.05
 FLUSH_SECONDS = 0.25
 RESULT_BYTES = 1 << 20
 DETAIL_LENGTH = 1000
-LAST_WORDS_SECONDS = 1.0
+LAST_WORDS_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,9 +276,12 @@ def _die() -> None:
 
 
 def _die_with_a_word(sentence: str) -> None:
-    """Say why and end this process, within a second even where nothing can be said any more."""
+    """Say why and end this process at once: the job may run elsewhere by now."""
+    # Not by the logger, which may have to be loaded, or be held by a thread that waits; nor may a full pipe
+    # keep us.
+    said = {"event": sentence, "level": "error", "service": "worker", "timestamp": datetime.now(UTC)}
     try:
-        say = threading.Thread(target=lambda: telemetry.logger(__name__).error(sentence), daemon=True)
+        say = threading.Thread(target=os.write, args=(2, orjson.dumps(said) + b"\n"), daemon=True)
         say.start()
         say.join(LAST_WORDS_SECONDS)
     finally:

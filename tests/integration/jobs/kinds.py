@@ -158,6 +158,13 @@ def log(job: JobContext) -> None:
     raise KeyError("unknown")
 
 
+def trace_of(job: JobContext) -> dict[str, str]:
+    """The trace this handler's spans would belong to."""
+    from opentelemetry import trace
+
+    return {"trace_id": f"{trace.get_current_span().get_span_context().trace_id:032x}"}
+
+
 def _spec(run: Any, **options: Any) -> HandlerSpec:
     defaults: dict[str, Any] = {"backoff_s": 0.05, "timeout_s": 60.0, "memory_limit_bytes": 300 << 20}
     return HandlerSpec(run=run, pool="test", parameters=Anything, scope="sql", **{**defaults, **options})
@@ -184,5 +191,6 @@ HANDLERS = {
     "test.huge_result": _spec(huge_result),
     "test.orphans": _spec(leave_orphans),
     "test.log": _spec(log, max_attempts=1),
+    "test.trace": _spec(trace_of),
     "test.lazy": _spec("tests.integration.jobs.kinds:echo"),
 }
