@@ -22,6 +22,7 @@ from services.text2sql.evaluation.environment import Environment
 from services.text2sql.evaluation.harness import Harness, Record, evaluate
 from services.text2sql.evaluation.report import plot_curves, summarise
 from services.text2sql.evaluation.significance import compare
+from services.text2sql.pisql.configuration import Profile
 
 ERRORS = (0.0, 0.2, 0.4, 0.6, 0.8)
 
@@ -151,6 +152,19 @@ def worth_table(added: Mapping[str, Mapping[str, tuple[float, float, float, floa
     return "\n".join(lines)
 
 
+def picture(summaries: Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]) -> bytes:
+    """EX by error rate, a panel for each kind of error; what lacks a mechanism is dashed."""
+    panels = {
+        KINDS[kind].title: {
+            name: [(float(error), by_name[name]["ex_set"]) for error, by_name in by_error.items()]
+            for name in KINDS[kind].configurations
+        }
+        for kind, by_error in summaries.items()
+    }
+    dashed = set(ablations.NAMES) - set(Profile)
+    return plot_curves(panels, x="error rate of the model", y="EX", dashed=dashed)
+
+
 def main() -> None:
     """Run, print the tables, write JSON and the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -173,15 +187,7 @@ def main() -> None:
         for kind, by_error in found.items()
     }
     write_json("recovery", {"summaries": summaries, "worth": added})
-    panels = {
-        KINDS[kind].title: {
-            name: [(error, summaries[kind][str(error)][name]["ex_set"]) for error in by_error]
-            for name in KINDS[kind].configurations
-        }
-        for kind, by_error in found.items()
-    }
-    picture = plot_curves(panels, x="error rate of the model", y="EX")
-    (RESULTS / "recovery.png").write_bytes(picture)
+    (RESULTS / "recovery.png").write_bytes(picture(summaries))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 from services.text2sql.evaluation import metrics
@@ -161,18 +161,26 @@ def plot(report: Mapping[str, Any]) -> bytes:
 Curve = Sequence[tuple[float, float]]
 
 
-def plot_curves(panels: Mapping[str, Mapping[str, Curve]], *, x: str, y: str) -> bytes:
-    """A PNG with a panel for each title, each of several named (x, y) curves, on one scale."""
+def plot_curves(
+    panels: Mapping[str, Mapping[str, Curve]], *, x: str, y: str, dashed: Container[str] = ()
+) -> bytes:
+    """A PNG with a panel for each title, each of several named (x, y) curves, on one scale.
+
+    A name has one colour in all panels; those in `dashed` are drawn so.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     figure = Figure(figsize=(4.6 * columns, 4.0 * rows), layout="constrained")
     for place, (title, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, place + 1)
         for name, points in curves.items():
-            axes.plot([a for a, _ in points], [b for _, b in points], marker="o", label=name)
+            style = "--" if name in dashed else "-"
+            colour = f"C{names.index(name) % 10}"
+            axes.plot(*zip(*points, strict=True), style, color=colour, marker="o", markersize=4, label=name)
         axes.set(xlabel=x, ylabel=y, title=title, ylim=(0, 103))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="x-small")
