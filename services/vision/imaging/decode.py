@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -255,7 +256,14 @@ def _finish(
     if change is not None:
         noted.append(change)
     working = (pixels.shape[1], pixels.shape[0])
-    to_stored = Affine.resize(working, upright_size).then(Affine.upright_to_stored(orientation, stored))
+    to_stored = _way_back(working, upright_size, stored, orientation)
     return Picture(
         pixels, header, stored, upright_size, orientation, to_stored, tuple(noted), index, container.frames
     )
+
+
+@lru_cache(maxsize=256)
+def _way_back(
+    working: tuple[int, int], upright_size: tuple[int, int], stored: tuple[int, int], orientation: int
+) -> Affine:
+    return Affine.resize(working, upright_size).then(Affine.upright_to_stored(orientation, stored))

@@ -6,13 +6,16 @@ Pixels are 8-bit sRGB. All rules look at the undrawn image, except the paper's o
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rgb = tuple[int, int, int]
+Plate = tuple[Rgb, int]
+"""What lies between picture and label: colour, alpha of 255."""
 Pixels = NDArray[np.uint8]
 
 BLACK: Rgb = (0, 0, 0)
@@ -37,6 +40,8 @@ LINEAR: NDArray[np.float32] = np.where(
     _CHANNEL <= 0.04045, _CHANNEL / 12.92, ((_CHANNEL + 0.055) / 1.055) ** 2.4
 ).astype(np.float32)
 """sRGB transfer function as a table: 8-bit value -> linear light in [0, 1]."""
+_FLARE = np.float32(0.05)
+"""What WCAG adds to both luminances for the light that a screen reflects."""
 _WEIGHTS = (0.2126, 0.7152, 0.0722)
 _WEIGHTED = np.stack([LINEAR * np.float32(weight) for weight in _WEIGHTS])
 
@@ -64,18 +69,35 @@ def paper_ink(pixel: Rgb) -> Rgb:
     return BLACK if sum(pixel) >= PAPER_THRESHOLD else WHITE
 
 
-def relative_luminance(pixels: Pixels, plate: tuple[Rgb, int] | None = None) -> NDArray[np.float32]:
-    """WCAG relative luminance of pixels (..., 3) -> (...), in [0, 1]; with `plate` (colour, alpha of
-    255) of what they are under it."""
-    red, green, blue = _WEIGHTED if plate is None else _weighted_under(*plate)
-    return np.asarray(red[pixels[..., 0]] + green[pixels[..., 1]] + blue[pixels[..., 2]])
+def relative_luminance(pixels: Pixels) -> NDArray[np.float32]:
+    """WCAG relative luminance of pixels (..., 3) -> (...), in [0, 1]."""
+    return _looked_up(_WEIGHTED, pixels)
+
+
+def luminance_under(pixels: Pixels, plates: Sequence[Plate | None]) -> NDArray[np.float32]:
+    """Relative luminance of pixels (labels, samples, 3) -> (labels, samples), each label's behind its
+    plate if it has one."""
+    kinds = tuple(dict.fromkeys(plates))
+    which = np.array([kinds.index(plate) for plate in plates], dtype=np.intp)
+    return _looked_up(_weighted_under(kinds), pixels + 256 * which[:, None, None])
+
+
+def _looked_up(tables: NDArray[np.float32], levels: NDArray[Any]) -> NDArray[np.float32]:
+    """The sum over the last axis of `levels` (..., 3), each channel through its row of `tables`."""
+    luminance: NDArray[np.float32] = tables[0].take(levels[..., 0])
+    luminance += tables[1].take(levels[..., 1])
+    luminance += tables[2].take(levels[..., 2])
+    return luminance
 
 
 @lru_cache(maxsize=64)
-def _weighted_under(colour: Rgb, alpha: int) -> NDArray[np.float32]:
-    """The tables of `_WEIGHTED` (3, 256) behind a plate."""
+def _weighted_under(plates: tuple[Plate | None, ...]) -> NDArray[np.float32]:
+    """The tables of `_WEIGHTED` behind every plate, one after the other, (3, 256 plates)."""
     levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-    return np.take_along_axis(_WEIGHTED, blend(levels, colour, alpha).T.astype(np.intp), axis=1)
+    behind = [levels if plate is None else blend(levels, *plate) for plate in plates]
+    return np.concatenate(
+        [np.take_along_axis(_WEIGHTED, below.T.astype(np.intp), axis=1) for below in behind], axis=1
+    )
 
 
 def luminance_of(colour: Rgb) -> float:
@@ -97,11 +119,13 @@ def contrast_at_quantile(
     `ink` holds relative luminances (labels,), `background` (labels, samples); returns (labels,).
     """
     level = ink[:, None]
-    ratio = (np.maximum(background, level) + np.float32(0.05)) / (
-        np.minimum(background, level) + np.float32(0.05)
-    )
-    position = int(quantile * (ratio.shape[1] - 1))
-    return np.asarray(np.partition(ratio, position, axis=1)[:, position])
+    ratio = np.maximum(background, level)
+    ratio += _FLARE
+    below = np.minimum(background, level)
+    below += _FLARE
+    ratio /= below
+    ratio.sort(axis=1)  # quicker than a partition of so few values
+    return ratio[:, int(quantile * (ratio.shape[1] - 1))]
 
 
 def blend(background: Rgb | Pixels, colour: Rgb, alpha: int) -> Pixels:

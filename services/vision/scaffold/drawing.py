@@ -6,7 +6,7 @@ Pixels are 8-bit sRGB (H, W, 3); decoding, orientation and resizing belong to th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -52,20 +52,72 @@ class Legibility:
 
 @dataclass(frozen=True)
 class Overlay:
-    """The drawn image and what stands on it. `matrix` differs from the wanted one only where
-    `auto_matrix` reduced it."""
+    """The drawn image and what stands on it: the layout, and the ink of each of its labels."""
 
     pixels: Pixels
-    matrix: Matrix
-    dots: tuple[Dot, ...]
-    legibility: Legibility
-    font_px: int
-    radius_px: int
+    layout: Layout
+    inks: list[Ink]
+
+    @property
+    def matrix(self) -> Matrix:
+        """Differs from the wanted one only where `auto_matrix` reduced it."""
+        return self.layout.matrix
+
+    @cached_property
+    def dots(self) -> tuple[Dot, ...]:
+        layout = self.layout
+        places = zip(layout.matrix.positions(), layout.centres, layout.texts, layout.labels, strict=True)
+        return tuple(
+            Dot(
+                label=text,
+                row=row,
+                col=col,
+                x=x,
+                y=y,
+                color=ink.colour,
+                label_box=placed.box,
+                contrast=ink.contrast,
+                overlaps=placed.overlaps,
+                out_of_canvas=placed.out_of_canvas,
+                plate=ink.plate is not None,
+            )
+            for ((row, col), (x, y), text, placed), ink in zip(places, self.inks, strict=True)
+        )
+
+    @cached_property
+    def legibility(self) -> Legibility:
+        contrasts = [ink.contrast for ink in self.inks]
+        return Legibility(
+            min_contrast=min(contrasts),
+            mean_contrast=sum(contrasts) / len(contrasts),
+            overlaps=sum(1 for placed in self.layout.labels if placed.overlaps),
+            out_of_canvas=sum(1 for placed in self.layout.labels if placed.out_of_canvas),
+        )
+
+
+class _Plan(NamedTuple):
+    """What of a drawing the pixels do not decide: `points` of `sample_points`, and every label seen
+    from its dot, None where labels are left out."""
+
+    layout: Layout
+    points: Indices
+    labels: tuple[LabelPart | None, ...]
 
 
 @lru_cache(maxsize=64)
-def _points(size: tuple[int, int], options: OverlayOptions) -> Indices:
-    return sample_points(legible_layout(size, options), size)
+def _plan(size: tuple[int, int], options: OverlayOptions) -> _Plan:
+    layout = legible_layout(size, layout_key(options))
+    labels = tuple(
+        LabelPart(text, layout.font_px, layout.padding, label.box.left - x, label.box.top - y)
+        for (x, y), text, label in zip(layout.centres, layout.texts, layout.labels, strict=True)
+    )
+    points = _points(size, layout)
+    return _Plan(layout, points, (None,) * len(labels) if options.no_labels else labels)
+
+
+@lru_cache(maxsize=64)
+def _points(size: tuple[int, int], layout: Layout) -> Indices:
+    return sample_points(layout, size)
 
 
 def draw_overlay(pixels: Pixels, options: OverlayOptions) -> Overlay:
@@ -78,27 +130,23 @@ def draw_overlay(pixels: Pixels, options: OverlayOptions) -> Overlay:
     if options.profile == "paper":
         return _paper_overlay(pixels, options)
     size = (pixels.shape[1], pixels.shape[0])
-    key = layout_key(options)
-    layout = legible_layout(size, key)
+    plan = _plan(size, options)
     canvas = np.require(pixels, requirements=["C", "W"])
-    inks = choose_inks(canvas, _points(size, key), options)
+    inks = choose_inks(canvas, plan.points, options)
     if options.grid:
-        _draw_grid(canvas, layout)
-    _paint(canvas, layout, inks, options)
-    return _report(canvas, layout, inks)
+        _draw_grid(canvas, plan.layout)
+    _paint(canvas, plan, inks, options)
+    return Overlay(canvas, plan.layout, inks)
 
 
-def _paint(canvas: Pixels, layout: Layout, inks: list[Ink], options: OverlayOptions) -> None:
+def _paint(canvas: Pixels, plan: _Plan, inks: list[Ink], options: OverlayOptions) -> None:
     if options.no_dots and options.no_labels:
         return
     rows = canvas.reshape(len(canvas), -1)
-    radius = None if options.no_dots else layout.radius
-    part: LabelPart | None = None
-    for (x, y), text, label, ink in zip(layout.centres, layout.texts, layout.labels, inks, strict=True):
-        if not options.no_labels:
-            left, top = label.box.left - x, label.box.top - y
-            part = LabelPart(text, layout.font_px, layout.padding, left, top)
-        mark_tile(radius, part, Style(ink.colour, ink.plate, options.opacity)).paint(rows, x, y)
+    radius = None if options.no_dots else plan.layout.radius
+    opacity = options.opacity
+    for (x, y), label, (colour, plate, _) in zip(plan.layout.centres, plan.labels, inks, strict=True):
+        mark_tile(radius, label, Style(colour, plate, opacity)).paint(rows, x, y)
 
 
 def _draw_grid(canvas: Pixels, layout: Layout) -> None:
@@ -118,38 +166,4 @@ def _paper_overlay(pixels: Pixels, options: OverlayOptions) -> Overlay:
     # The ink is the paper's; only its contrast is measured here, on the undrawn picture.
     contrasts = label_contrasts(pixels, sample_points(layout, size), colours)
     inks = [Ink(colour, None, value) for colour, value in zip(colours, contrasts, strict=True)]
-    return _report(drawn, layout, inks)
-
-
-def _report(canvas: Pixels, layout: Layout, inks: list[Ink]) -> Overlay:
-    dots = tuple(
-        Dot(
-            label=text,
-            row=row,
-            col=col,
-            x=x,
-            y=y,
-            color=ink.colour,
-            label_box=placed.box,
-            contrast=ink.contrast,
-            overlaps=placed.overlaps,
-            out_of_canvas=placed.out_of_canvas,
-            plate=ink.plate is not None,
-        )
-        for (row, col), (x, y), text, placed, ink in zip(
-            layout.matrix.positions(),
-            layout.centres,
-            layout.texts,
-            layout.labels,
-            inks,
-            strict=True,
-        )
-    )
-    contrasts = [ink.contrast for ink in inks]
-    legibility = Legibility(
-        min_contrast=min(contrasts),
-        mean_contrast=sum(contrasts) / len(contrasts),
-        overlaps=sum(1 for placed in layout.labels if placed.overlaps),
-        out_of_canvas=sum(1 for placed in layout.labels if placed.out_of_canvas),
-    )
-    return Overlay(canvas, layout.matrix, dots, legibility, layout.font_px, layout.radius)
+    return Overlay(drawn, layout, inks)

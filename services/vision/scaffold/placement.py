@@ -39,9 +39,12 @@ class PlacedLabel:
     out_of_canvas: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
-    """Everything about an overlay that does not depend on pixels; lists run row by row."""
+    """Everything about an overlay that does not depend on pixels; lists run row by row.
+
+    Compared by identity: layouts are cached, and so is what follows from one.
+    """
 
     matrix: Matrix
     font_px: int

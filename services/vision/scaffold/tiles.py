@@ -13,10 +13,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from services.vision.scaffold.colour import Pixels, Rgb
+from services.vision.scaffold.colour import Pixels, Plate, Rgb
 from services.vision.scaffold.fonts import CACHED_PX, text_mask
 
-Plate = tuple[Rgb, int] | None
 Floats = NDArray[np.float64]
 
 
@@ -24,7 +23,7 @@ class Style(NamedTuple):
     """How a mark looks: its ink, a plate (colour, alpha of 255) or None, opacity in (0, 1]."""
 
     ink: Rgb
-    plate: Plate
+    plate: Plate | None
     opacity: float
 
 
@@ -72,19 +71,19 @@ class Tile:
     def paint(self, rows: Pixels, x: int, y: int) -> None:
         """Lay the tile on `rows` (H, 3 W) in place, the dot's centre at (x, y); what leaves the canvas
         is cut off."""
+        keep, add = self.keep, self.add
         left, top = 3 * (x + self.left), y + self.top
-        height, width = self.keep.shape
-        x0, y0 = max(left, 0), max(top, 0)
-        x1, y1 = min(left + width, rows.shape[1]), min(top + height, rows.shape[0])
-        if x0 >= x1 or y0 >= y1:
-            return
-        inner = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-        target = rows[y0:y1, x0:x1]
+        right, bottom = left + keep.shape[1], top + keep.shape[0]
+        if left < 0 or top < 0 or right > rows.shape[1] or bottom > rows.shape[0]:
+            across = slice(max(-left, 0), max(rows.shape[1] - left, 0))
+            down = slice(max(-top, 0), max(rows.shape[0] - top, 0))
+            keep, add = keep[down, across], add[down, across]
+            left, top, right, bottom = max(left, 0), max(top, 0), max(right, 0), max(bottom, 0)
+        target = rows[top:bottom, left:right]
         mixed = target.astype(np.uint16)
-        mixed *= self.keep[inner]
-        mixed += self.add[inner]
-        mixed >>= 8
-        target[...] = mixed
+        mixed *= keep
+        mixed += add
+        np.right_shift(mixed, 8, out=target, casting="unsafe")  # shifted, every value fits 8 bits
 
 
 def _layer(left: int, top: int, stroke: Floats, ground: Floats, style: Style) -> _Layer:

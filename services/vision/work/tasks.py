@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -33,8 +34,9 @@ from services.vision.scaffold import (
     draw_overlay,
 )
 from services.vision.scaffold.colour import MINIMUM_CONTRAST, Pixels, to_hex
-from services.vision.scaffold.drawing import Dot, Overlay
+from services.vision.scaffold.drawing import Overlay
 from services.vision.scaffold.perception import Mark
+from services.vision.scaffold.placement import Layout
 from services.vision.scaffold.resolve import original_box
 
 Blobs = list[bytes]
@@ -85,37 +87,55 @@ _VIEW_JOB = TypeAdapter(ViewJob)
 _LEGIBILITY_JOB = TypeAdapter(LegibilityJob)
 
 
+@lru_cache(maxsize=64)
+def _overlay_job(parameters: bytes) -> OverlayJob:
+    """Kept, since most callers ask for the same things again."""
+    return _OVERLAY_JOB.validate_json(parameters)
+
+
 def _milliseconds(start: float) -> float:
     return round(1000 * (time.perf_counter() - start), 3)
 
 
-def _dot(dot: Dot, t: int | None, to_stored: Affine) -> dict[str, Any]:
-    x_original, y_original = to_stored.apply(dot.x, dot.y)
-    box = dot.label_box
-    return {
-        "label": dot.label,
-        "t": t,
-        "row": dot.row,
-        "col": dot.col,
-        "x": dot.x,
-        "y": dot.y,
-        "x_original": round(x_original, 3),
-        "y_original": round(y_original, 3),
-        "color": to_hex(dot.color),
-        "label_box": (box.left, box.top, box.right, box.bottom),
-        "contrast": round(dot.contrast, 3),
-        "overlaps": dot.overlaps,
-        "plate": dot.plate,
-    }
+@lru_cache(maxsize=16)
+def _places(layout: Layout, t: int | None, to_stored: Affine) -> list[dict[str, Any]]:
+    """The dots of a layout as they are answered; their ink is still to be filled in."""
+    places = zip(layout.matrix.positions(), layout.centres, layout.texts, layout.labels, strict=True)
+    entries: list[dict[str, Any]] = []
+    for (row, col), (x, y), text, label in places:
+        x_original, y_original = to_stored.apply(x, y)
+        entries.append(
+            {
+                "label": text,
+                "t": t,
+                "row": row,
+                "col": col,
+                "x": x,
+                "y": y,
+                "x_original": round(x_original, 3),
+                "y_original": round(y_original, 3),
+                "color": "",
+                "label_box": (label.box.left, label.box.top, label.box.right, label.box.bottom),
+                "contrast": 0.0,
+                "overlaps": label.overlaps,
+                "plate": False,
+            }
+        )
+    return entries
 
 
 def _overlay_facts(drawn: Overlay, t: int | None, to_stored: Affine) -> dict[str, Any]:
-    legibility = drawn.legibility
+    legibility, layout = drawn.legibility, drawn.layout
     return {
-        "matrix": {"rows": drawn.matrix.rows, "cols": drawn.matrix.cols},
-        "font_px": drawn.font_px,
-        "radius_px": drawn.radius_px,
-        "dots": [_dot(dot, t, to_stored) for dot in drawn.dots],
+        "matrix": {"rows": layout.matrix.rows, "cols": layout.matrix.cols},
+        "font_px": layout.font_px,
+        "radius_px": layout.radius,
+        "dots": [
+            {**place, "color": to_hex(colour), "contrast": round(contrast, 3), "plate": plate is not None}
+            for place, (colour, plate, contrast) in zip(
+                _places(layout, t, to_stored), drawn.inks, strict=True
+            )
+        ],
         "legibility": {
             "min_contrast": round(legibility.min_contrast, 3),
             "mean_contrast": round(legibility.mean_contrast, 3),
@@ -157,10 +177,13 @@ def _picture_facts(picture: Picture) -> dict[str, Any]:
 
 def _decode_all(job: OverlayJob, images: Blobs) -> list[Picture]:
     """All pictures of a job within one pixel budget, counted from the headers first."""
-    headers = [read_header(data) for data in images]
-    total = sum(header.width * header.height for header in headers)
-    if total > job.limits.max_pixels:
-        raise ImageTooLargeError(f"the images have {total} pixels together, at most {job.limits.max_pixels}")
+    if len(images) > 1:  # one alone is checked where it is decoded
+        headers = [read_header(data) for data in images]
+        total = sum(header.width * header.height for header in headers)
+        if total > job.limits.max_pixels:
+            raise ImageTooLargeError(
+                f"the images have {total} pixels together, at most {job.limits.max_pixels}"
+            )
     how = replace(job.decode, replicate_chroma=job.encode.halves_chroma)
     pictures = [picture for data in images for picture in decode(data, job.limits, how)]
     if len(pictures) > job.limits.max_frames:
@@ -170,7 +193,7 @@ def _decode_all(job: OverlayJob, images: Blobs) -> list[Picture]:
 
 def overlay(parameters: bytes, blobs: Blobs) -> tuple[dict[str, Any], Blobs]:
     """Run an OverlayJob: one entry and one blob per picture, two blobs with `include_original`."""
-    job = _OVERLAY_JOB.validate_json(parameters)
+    job = _overlay_job(parameters)
     start = time.perf_counter()
     pictures = _decode_all(job, blobs)
     decode_ms = _milliseconds(start) / len(pictures)

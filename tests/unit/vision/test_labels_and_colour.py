@@ -12,6 +12,7 @@ from services.vision.scaffold.colour import (
     contrast,
     contrast_at_quantile,
     luminance_of,
+    luminance_under,
     paper_ink,
     parse_colour,
     relative_luminance,
@@ -81,6 +82,15 @@ def test_contrast_at_quantile_ignores_the_worst_fifth() -> None:
     black = np.array([0.0], dtype=np.float32)
     assert contrast_at_quantile(black, background)[0] == pytest.approx(21)
     assert contrast_at_quantile(black, background, 0.1)[0] == pytest.approx(1)
+
+
+def test_luminance_behind_plates_is_that_of_the_blended_pixels() -> None:
+    samples = np.random.default_rng(1).integers(0, 256, (4, 9, 3), dtype=np.uint8)
+    plates = [None, ((0, 0, 0), 160), ((255, 255, 255), 160), ((220, 20, 20), 200)]
+    found = luminance_under(samples, plates)
+    for label, plate in enumerate(plates):
+        seen = samples[label] if plate is None else blend(samples[label], *plate)
+        np.testing.assert_allclose(found[label], relative_luminance(seen), atol=1e-6)
 
 
 @given(st.integers(0, 255), st.integers(0, 255))

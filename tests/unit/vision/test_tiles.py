@@ -70,6 +70,15 @@ def test_what_leaves_the_canvas_is_cut_off() -> None:
         np.testing.assert_array_equal(small, whole[100:220, 100:300])
 
 
+@pytest.mark.parametrize(("x", "y"), [(-500, 40), (500, 40), (60, -500), (60, 500)])
+def test_what_lies_outside_of_the_canvas_is_left_out(x: int, y: int) -> None:
+    ground = noise(200, 120)
+    canvas = ground.copy()
+    tile = mark_tile(5, LabelPart("(1,1)", 24, 2, left=6, top=0), Style(WHITE, None, 1.0))
+    tile.paint(canvas.reshape(120, -1), x, y)
+    np.testing.assert_array_equal(canvas, ground)
+
+
 @pytest.mark.parametrize("px", [14, CACHED_PX, CACHED_PX + 1])
 def test_masks_are_pillows_text_whether_kept_or_not(px: int) -> None:
     canvas = Image.new("L", (8 * px, 3 * px), 0)
