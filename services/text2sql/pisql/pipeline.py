@@ -339,7 +339,7 @@ class _Run:
                         )
             before = {item.id: item for item in self._candidates}
             self._candidates = await s10_repair.repair_all(
-                self._candidates, briefing, reference, self._programs, self._context
+                self._candidates, briefing, reference, self._programs, self._context, doubted=doubted
             )
             for item in self._candidates:
                 if item != before.get(item.id):

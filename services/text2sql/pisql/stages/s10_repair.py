@@ -15,7 +15,7 @@ from services.text2sql.pisql import parsing, prompts, schema_text, sql_text
 from services.text2sql.pisql.configuration import Role, Share
 from services.text2sql.pisql.context import StageContext
 from services.text2sql.pisql.errors import ErrorCode
-from services.text2sql.pisql.evidence import backers, is_outvoted, result_groups
+from services.text2sql.pisql.evidence import backers, is_confirmed, is_outvoted, result_groups
 from services.text2sql.pisql.grammar import sql_grammar
 from services.text2sql.pisql.objects import (
     Match,
@@ -196,10 +196,13 @@ async def repair_all(
     reference: Reference | None,
     programs: Sequence[PivotProgram],
     context: StageContext,
+    *,
+    doubted: bool = False,
 ) -> list[SqlCandidate]:
     """Mend errors first, then add statements for mismatches with the reference, until the budget ends.
 
-    Nothing is mended towards a reference that is outvoted.
+    Nothing is mended towards a reference that is outvoted, nor to one that is `doubted` unless as large a
+    share of the readings stands behind it as a verdict of `verified` takes.
     """
     mended = []
     for candidate in candidates:
@@ -210,6 +213,9 @@ async def repair_all(
         return mended
     if context.configuration.is_held(Role.SQL_FIXER):
         # Held to the readings of the question, a second try can say nothing that the first could not.
+        return mended
+    share = context.configuration.verified_share
+    if doubted and not is_confirmed(mended, reference, programs, share):
         return mended
     if is_outvoted(mended, reference, programs):
         return mended
