@@ -42,6 +42,7 @@ def create_app(settings: Text2SqlSettings) -> FastAPI:
         async with httpx.AsyncClient(timeout=timeout, trust_env=False) as client, Jobs(settings) as jobs:
             parts = await asyncio.to_thread(make_parts, settings, client)
             app.state.parts, app.state.jobs = parts, jobs
+            jobs.count_failures(app.state.registry)
             app.state.idempotency = Idempotency(parts.database, IDEMPOTENCY)
             app.state.slots = asyncio.Semaphore(settings.text2sql_questions)
             try:

@@ -73,6 +73,10 @@ class Jobs:
     def metrics(self, registry: CollectorRegistry) -> None:
         """Show depth and age of every pool in `registry`, and the bad ends that this process writes."""
         self._metrics = QueueMetrics(registry)
+        self.count_failures(registry)
+
+    def count_failures(self, registry: CollectorRegistry) -> None:
+        """Count in `registry` the bad ends that this process writes; the pools are shown elsewhere."""
         self.database.failures = failure_counter(registry)
 
     async def submit(

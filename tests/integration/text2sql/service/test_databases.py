@@ -173,3 +173,9 @@ def test_uploads_in_wal_mode_are_converted(owner: httpx.Client, worker: None, tm
     connection.close()
     assert upload(owner, "wal", {"wal.sqlite": path.read_bytes()}).status_code == 201
     assert wait_until_ready(owner, "wal")["tables"] == ["customer", "orders"]
+
+
+def test_jobs_that_the_service_ends_are_counted(admin: httpx.Client) -> None:
+    """Its upkeep fails lost and late jobs, too; the counter is there before the first one."""
+    shown = admin.get(admin.base_url.join("/metrics")).text
+    assert "# TYPE latticework_job_failures_total counter" in shown
