@@ -112,6 +112,9 @@ async def select(
     grammar whether any reading left open gives other rows; it is None of other models.
     """
     executed = [candidate for candidate in candidates if candidate.result is not None]
+    if not context.configuration.reference_check:
+        # Without it programs guide, and what they gave says nothing.
+        reference, programs = None, ()
     held = context.configuration.is_held(Role.SQL_WRITER)
     outvoted = reference is not None and not held and is_outvoted(executed, reference, programs)
     if outvoted:

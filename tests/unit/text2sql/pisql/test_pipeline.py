@@ -238,6 +238,17 @@ def test_a_doubt_that_is_not_cleared_is_not_verified(engine: ShopEngine) -> None
     assert ask(chat, engine, programs, unasked).verdict is Verdict.VERIFIED
 
 
+def test_without_the_reference_check_programs_guide_and_sql_votes(engine: ShopEngine) -> None:
+    def writer(request: ChatRequest) -> str:
+        alone = (request.tag("strategy"), request.tag("program")) == ("follow_comments", "code-1")
+        return sql("SELECT country FROM customer" if alone else GOOD)
+
+    chat = by_role(programmer=python(program()), sql_writer=writer)
+    settings = Configuration().with_changes(reference_check=False, early_exit=False)
+    given = ask(chat, engine, ScriptedPrograms({"solve": COUNTRIES}), settings)
+    assert (given.verdict, given.sql) == (Verdict.MAJORITY, GOOD)
+
+
 def test_direct_sql_decides_between_programs(engine: ShopEngine) -> None:
     def programmer(request: ChatRequest) -> str:
         return python(program(marker="first" if request.tag("style") == "code" else "second"))
