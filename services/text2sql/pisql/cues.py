@@ -300,21 +300,29 @@ def _all_words(table: Table) -> Iterable[str]:
 
 def _weights(question: str, schema: SchemaView) -> dict[str, float]:
     asked = stems(question)
+    names = {table.name: table_words(table) for table in schema.tables}
+    every = frozenset().union(*names.values())
+    # By column name, the words of the tables that have it: "student" may well speak of `StuID`.
+    own_words: dict[str, frozenset[str]] = {}
+    for table, column in schema.columns():
+        held = own_words.get(column.name.lower(), frozenset())
+        own_words[column.name.lower()] = held | names[table.name]
     weights: dict[str, float] = {}
     for table in schema.tables:
-        own = table_words(table)
-        share = share_said(own, asked, table.name)
+        own = names[table.name]
+        share = share_said(own, asked, table.name, every - own)
         # A table named in part (`singer_in_concert` for "singers") must not outdo the one named whole.
         weights[table.name.lower()] = share if share > 0.99 else 0.2 * share
         for column in table.columns:
-            weights[f"{table.name}.{column.name}".lower()] = _column_weight(table, column, asked)
+            others = every - own_words[column.name.lower()]
+            weights[f"{table.name}.{column.name}".lower()] = _column_weight(table, column, asked, others)
     return weights
 
 
-def _column_weight(table: Table, column: Column, asked: Sequence[str]) -> float:
+def _column_weight(table: Table, column: Column, asked: Sequence[str], others: frozenset[str]) -> float:
     """How strongly a column is named, by its name or, a little less, by its description."""
     words = column_words(table, column)
-    weight = share_said(words, asked, column.name)
+    weight = share_said(words, asked, column.name, others)
     if words == table_words(table) and column.is_number:
         # The number in `flights.flight` is not meant whenever flights are; the text in `course.course` is.
         weight *= 0.4
@@ -336,20 +344,27 @@ def column_words(table: Table, column: Column) -> frozenset[str]:
     return (words - table_words(table)) or words
 
 
-def share_said(words: frozenset[str], asked: Sequence[str], name: str) -> float:
+def share_said(
+    words: frozenset[str], asked: Sequence[str], name: str, others: frozenset[str] = frozenset()
+) -> float:
     """The share of a name's words that the question says; 1 where it runs them together."""
     if any(_runs_together(name, asked[start:]) for start in range(len(asked))):
         return 1.0
-    return len(said(words, asked)) / len(words) if words else 0.0
+    return len(said(words, asked, others)) / len(words) if words else 0.0
 
 
-def said(words: frozenset[str], asked: Sequence[str]) -> set[str]:
-    """Those of the words that are said, or of which a longer one is said: `dep` by "departure"."""
+def said(words: frozenset[str], asked: Sequence[str], others: frozenset[str] = frozenset()) -> set[str]:
+    """Those of the words that are said, or of which a longer one is said: `dep` by "departure".
+
+    A longer word that names one of the `others`, tables elsewhere, is no such word, nor is a superlative:
+    "airports" do not speak of the `air_time` of flights, and "longest" of no `lon`.
+    """
+    longer = [word for word in asked if word not in others and not word.endswith("est")]
     return {
         word
         for word in words
         if word in asked
-        or (len(word) >= 3 and any(o.startswith(word) and len(o) >= len(word) + 4 for o in asked))
+        or (len(word) >= 3 and any(o.startswith(word) and len(o) >= len(word) + 4 for o in longer))
     }
 
 
