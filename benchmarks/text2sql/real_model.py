@@ -41,13 +41,13 @@ from services.text2sql.evaluation.environment import Environment
 from services.text2sql.evaluation.harness import Harness, Record
 from services.text2sql.evaluation.metrics import percentage
 from services.text2sql.evaluation.significance import compare
+from services.text2sql.gateway_chat import ask
 from services.text2sql.pisql.chat import ChatReply, ChatRequest, Recording, RecordingChat
 from services.text2sql.pisql.configuration import Budget, Configuration, ModelProfile
-from services.text2sql.pisql.errors import ErrorCode, ModelUnavailableError
+from services.text2sql.pisql.errors import ErrorCode
 from shared.app import free_port
 from shared.llm import ChatClient, GatewayTransport
 from shared.principal import Principal, PrincipalSigner
-from shared.problems import Problem
 
 READY_SECONDS = 180.0
 
@@ -60,28 +60,7 @@ class EndpointChat:
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """One reply."""
-        options: dict[str, object] = {
-            "temperature": request.temperature,
-            "max_tokens": request.max_tokens,
-        }
-        if request.temperature > 0:
-            # A seed costs the engine its cache of prompts, and greedy decoding has no use for one.
-            options["seed"] = request.seed
-        if request.grammar:
-            options["grammar"] = request.grammar
-        messages = [{"role": item.role, "content": item.content} for item in request.messages]
-        started = time.perf_counter()
-        try:
-            reply = await ChatClient(self._transport, model=request.model).chat(messages, **options)
-        except Problem as problem:
-            raise ModelUnavailableError(problem.detail or problem.title) from problem
-        return ChatReply(
-            text=reply.text,
-            prompt_tokens=reply.usage.prompt_tokens,
-            completion_tokens=reply.usage.completion_tokens,
-            finish_reason=reply.finish_reason or "",
-            seconds=time.perf_counter() - started,
-        )
+        return await ask(ChatClient(self._transport, model=request.model), request)
 
 
 @contextlib.contextmanager

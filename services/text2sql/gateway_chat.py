@@ -11,7 +11,7 @@ import httpx
 
 from services.text2sql.pisql.chat import ChatReply, ChatRequest
 from services.text2sql.pisql.errors import ModelUnavailableError
-from shared.llm import gateway_chat
+from shared.llm import ChatClient, gateway_chat
 from shared.principal import Principal, PrincipalSigner
 from shared.problems import Problem
 
@@ -37,37 +37,42 @@ class GatewayChat:
 
     async def complete(self, request: ChatRequest) -> ChatReply:
         """One reply; a refusal of the gateway or the model raises `ModelUnavailableError`."""
-        options: dict[str, Any] = {
-            "temperature": request.temperature,
-            "max_tokens": request.max_tokens,
-        }
-        if request.temperature > 0:
-            # A seed costs the engine its cache of prompts, and greedy decoding has no use for one.
-            options["seed"] = request.seed
-        if request.stop:
-            options["stop"] = list(request.stop)
-        if request.grammar:
-            options["grammar"] = request.grammar
-        messages = [{"role": item.role, "content": item.content} for item in request.messages]
-        started = time.perf_counter()
-        try:
-            client = gateway_chat(
-                self._gateway_url,
-                self._signer,
-                self._principal,
-                model=request.model,
-                client=self._client,
-            )
-            reply = await client.chat(messages, **options)
-        except Problem as problem:
-            raise ModelUnavailableError(f"the model refused: {problem.detail or problem.title}") from problem
-        return ChatReply(
-            text=reply.text,
-            prompt_tokens=reply.usage.prompt_tokens,
-            completion_tokens=reply.usage.completion_tokens,
-            finish_reason=reply.finish_reason or "",
-            seconds=time.perf_counter() - started,
+        client = gateway_chat(
+            self._gateway_url,
+            self._signer,
+            self._principal,
+            model=request.model,
+            client=self._client,
         )
+        return await ask(client, request)
+
+
+async def ask(client: ChatClient, request: ChatRequest) -> ChatReply:
+    """One reply of any OpenAI-compatible endpoint; a refusal raises `ModelUnavailableError`."""
+    options: dict[str, Any] = {
+        "temperature": request.temperature,
+        "max_tokens": request.max_tokens,
+    }
+    if request.temperature > 0:
+        # A seed costs the engine its cache of prompts, and greedy decoding has no use for one.
+        options["seed"] = request.seed
+    if request.stop:
+        options["stop"] = list(request.stop)
+    if request.grammar:
+        options["grammar"] = request.grammar
+    messages = [{"role": item.role, "content": item.content} for item in request.messages]
+    started = time.perf_counter()
+    try:
+        reply = await client.chat(messages, **options)
+    except Problem as problem:
+        raise ModelUnavailableError(f"the model refused: {problem.detail or problem.title}") from problem
+    return ChatReply(
+        text=reply.text,
+        prompt_tokens=reply.usage.prompt_tokens,
+        completion_tokens=reply.usage.completion_tokens,
+        finish_reason=reply.finish_reason or "",
+        seconds=time.perf_counter() - started,
+    )
 
 
 class GatewaySimilarity:

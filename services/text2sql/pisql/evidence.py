@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from services.text2sql.pisql.objects import Match, PivotProgram, Reference, ResultTable, SqlCandidate
-from services.text2sql.pisql.results import results_equal, valid_cut
+from services.text2sql.pisql.results import grouped, results_equal, valid_cut
 
 EMPTY_WEIGHT = 0.5
 
@@ -93,21 +93,10 @@ def result_groups(
 ) -> list[ResultGroup]:
     """Executed candidates by equal result: most weight first, then most writers, then the lowest id."""
     candidates = list(candidates)
-    groups: list[list[SqlCandidate]] = []
-    for candidate in candidates:
-        if candidate.result is None:
-            continue
-        for group in groups:
-            other = group[0].result
-            if other is not None and results_equal(other, candidate.result):
-                group.append(candidate)
-                break
-        else:
-            groups.append([candidate])
     read = readings(candidates, programs, held=held)
     weighed = [
         ResultGroup(tuple(group), weight(agreeing(group[0].result, read)))
-        for group in groups
+        for group in grouped(candidates, lambda item: item.result)
         if group[0].result is not None
     ]
     return sorted(weighed, key=lambda group: (-group.weight, -group.votes, group.candidates[0].id))

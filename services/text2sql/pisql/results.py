@@ -16,9 +16,11 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from services.text2sql.pisql.objects import Cell, ResultTable, Row
+
+Item = TypeVar("Item")
 
 RELATIVE_TOLERANCE = 1e-6
 ABSOLUTE_TOLERANCE = 1e-9
@@ -304,3 +306,19 @@ def results_equal(left: ResultTable, right: ResultTable) -> bool:
     if left.truncated or right.truncated:
         return bool(left.digest) and left.digest == right.digest
     return bags_equal(left.rows, right.rows)
+
+
+def grouped(items: Iterable[Item], result_of: Callable[[Item], ResultTable | None]) -> list[list[Item]]:
+    """Items by equal result, in order of first appearance; those without a result are left out."""
+    groups: list[tuple[ResultTable, list[Item]]] = []
+    for item in items:
+        result = result_of(item)
+        if result is None:
+            continue
+        for known, members in groups:
+            if results_equal(known, result):
+                members.append(item)
+                break
+        else:
+            groups.append((result, [item]))
+    return [members for _, members in groups]

@@ -214,6 +214,8 @@ async def repair_all(
     if context.configuration.is_held(Role.SQL_FIXER):
         # Held to the readings of the question, a second try can say nothing that the first could not.
         return mended
+    if not any(item.match in _MISMATCHES for item in mended):
+        return mended
     share = context.configuration.verified_share
     if doubted and not is_confirmed(mended, reference, programs, share):
         return mended

@@ -17,7 +17,7 @@ from services.text2sql.pisql.objects import (
     Reference,
     ResultTable,
 )
-from services.text2sql.pisql.results import results_equal
+from services.text2sql.pisql.results import grouped
 
 
 def weight(program: PivotProgram) -> float:
@@ -29,19 +29,7 @@ def weight(program: PivotProgram) -> float:
 
 def group_programs(programs: Sequence[PivotProgram]) -> list[list[PivotProgram]]:
     """Runnable programs by equal result, in order of first appearance."""
-    groups: list[list[PivotProgram]] = []
-    for program in programs:
-        result = program.result
-        if not program.runnable or result is None:
-            continue
-        for group in groups:
-            other = group[0].result
-            if other is not None and results_equal(other, result):
-                group.append(program)
-                break
-        else:
-            groups.append([program])
-    return groups
+    return grouped(programs, lambda program: program.result if program.runnable else None)
 
 
 def _rank(
